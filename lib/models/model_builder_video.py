@@ -1,0 +1,98 @@
+"""The one place where the configuration becomes a network."""
+
+from functools import partial
+
+from torch import nn
+
+from models.initialization import initialize
+from models.nonlocal_helper import NonLocalBlock
+from models.resnet_helper import FrozenAffine
+from models.resnet_video import ARCS, ResNetVideo
+from models.resnet_video_org import ResNetVideoOrg
+from utils.errors import UserError
+
+NETWORKS = {"resnet_video": ResNetVideo, "resnet_video_org": ResNetVideoOrg}
+
+# Legacy's default names a function that it did not have; every YAML file names the second.
+BOTTLENECKS = ("bottleneck_transformation", "bottleneck_transformation_3d")
+
+
+def create_model(cfg, split):
+    """Build the network of a configuration, initialised from RNG_SEED.
+
+    Args:
+        cfg: configuration (core.config).
+        split: 'train' (training mode, dropout on), 'val' or 'test' (inference mode).
+
+    Returns:
+        A torch.nn.Module. Called with clips N x 3 x T x H x W (float32, normalised) it returns N x K: the scores
+        `pred` for 'train' and 'val', the probabilities `softmax` averaged over positions for 'test'.
+
+    Raises:
+        UserError: unknown names, or options that contradict each other.
+    """
+    check_model_options(cfg, split)
+    model_cfg, nonlocal_cfg = cfg.MODEL, cfg.NONLOCAL
+    model = NETWORKS[model_cfg.MODEL_NAME](
+        arc=model_cfg.VIDEO_ARC_CHOICE,
+        num_classes=model_cfg.NUM_CLASSES,
+        norm=_norm(model_cfg.USE_AFFINE, model_cfg.BN_EPSILON, model_cfg.BN_MOMENTUM),
+        nonlocal_block=_nonlocal_block(nonlocal_cfg),
+        nonlocal_stages=nonlocal_stages(nonlocal_cfg, model_cfg.DEPTH),
+        grouped_stages=(3,) if model_cfg.USE_AFFINE else (),
+        groups=cfg.RESNETS.NUM_GROUPS,
+        width_per_group=cfg.RESNETS.WIDTH_PER_GROUP,
+        dropout=cfg.TRAIN.DROPOUT_RATE,
+        output="softmax" if split == "test" else "pred",
+    )
+    initialize(
+        model, cfg.RNG_SEED, model_cfg.BN_INIT_GAMMA, model_cfg.FC_INIT_STD, nonlocal_cfg.CONV_INIT_STD,
+        nonlocal_cfg.USE_ZERO_INIT_CONV, nonlocal_cfg.BN_INIT_GAMMA,
+    )
+    return model.train(split == "train")
+
+
+def nonlocal_stages(nonlocal_cfg, depth):
+    """{stage: m} of ResNetVideo: five blocks in all, in res3 and res4 (paper section 5.1)."""
+    mod = nonlocal_cfg.LAYER_MOD
+    every = {3: mod, 4: mod} if depth == 50 else {3: 2, 4: 4 * mod - 1}
+    enabled = {3: nonlocal_cfg.CONV3_NONLOCAL, 4: nonlocal_cfg.CONV4_NONLOCAL}
+    return {stage: m for stage, m in every.items() if enabled[stage]}
+
+
+def check_model_options(cfg, split):
+    """Raise a UserError for names that do not exist and options that contradict each other."""
+    if split not in ("train", "val", "test"):
+        raise UserError(f"split: expected 'train', 'val' or 'test', got {split!r}")
+    model = cfg.MODEL
+    if model.MODEL_NAME not in NETWORKS:
+        raise UserError(f"MODEL.MODEL_NAME: expected one of {', '.join(NETWORKS)}, got {model.MODEL_NAME!r}")
+    if cfg.RESNETS.TRANS_FUNC not in BOTTLENECKS:
+        raise UserError(f"RESNETS.TRANS_FUNC: expected one of {', '.join(BOTTLENECKS)}, got {cfg.RESNETS.TRANS_FUNC!r}")
+    arc = ARCS.get(model.VIDEO_ARC_CHOICE)
+    if arc is None or arc.depth != model.DEPTH:
+        known = ", ".join(f"{key} with DEPTH {value.depth}" for key, value in ARCS.items())
+        raise UserError(f"MODEL.VIDEO_ARC_CHOICE {model.VIDEO_ARC_CHOICE} does not go with MODEL.DEPTH {model.DEPTH}: "
+                        f"expected {known}")
+    if model.NUM_CLASSES < 1:
+        raise UserError(f"MODEL.NUM_CLASSES: expected a positive number, got {model.NUM_CLASSES}")
+    if cfg.NONLOCAL.USE_BN and cfg.NONLOCAL.USE_AFFINE:
+        raise UserError("NONLOCAL.USE_BN and NONLOCAL.USE_AFFINE name the same blobs: switch one of them off")
+
+
+def _norm(use_affine, epsilon, momentum):
+    # Caffe2's momentum keeps the old value, PyTorch's takes the new one.
+    return FrozenAffine if use_affine else partial(nn.BatchNorm3d, eps=epsilon, momentum=1 - momentum)
+
+
+def _nonlocal_block(options):
+    def build(channels, inner, grouped):
+        norm = None
+        if options.USE_BN or options.USE_AFFINE:
+            norm = _norm(options.USE_AFFINE, options.BN_EPSILON, options.BN_MOMENTUM)(channels)
+        return NonLocalBlock(
+            channels, inner, norm, use_maxpool=options.USE_MAXPOOL, use_softmax=options.USE_SOFTMAX,
+            use_scale=options.USE_SCALE, bias=not options.NO_BIAS, grouped=grouped,
+        )
+
+    return build

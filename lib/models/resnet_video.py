@@ -1,0 +1,122 @@
+"""The network of the paper's table 1: ResNet-50/101, C2D or I3D, with non-local blocks."""
+
+from dataclasses import dataclass
+
+from torch import nn
+from torch.nn import functional as F
+
+from models.resnet_helper import Bottleneck
+from utils.errors import UserError
+
+
+@dataclass(frozen=True)
+class Arc:
+    """Where the kernels reach over time. Blocks not named in `temporal_blocks` are purely spatial."""
+
+    depth: int
+    conv1_reach: int  # conv1's temporal kernel is 1 + 2 * conv1_reach
+    temporal_blocks: tuple  # per stage res2..res5, which blocks have a temporal kernel of 3
+
+
+# The smallest side in pixels that leaves pool5 its 7 x 7 positions after five halvings.
+MIN_SIZE = 197
+
+BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
+
+
+def _inflated(depth):
+    """I3D: every block of res2, blocks 0 and 2 of res3, even blocks of res4, block 1 of res5."""
+    res2, _, res4, _ = BLOCKS[depth]
+    return (frozenset(range(res2)), frozenset({0, 2}), frozenset(range(0, res4, 2)), frozenset({1}))
+
+
+_FLAT = (frozenset(),) * 4
+
+# MODEL.VIDEO_ARC_CHOICE
+ARCS = {
+    1: Arc(50, 0, _FLAT),
+    2: Arc(50, 2, _inflated(50)),
+    3: Arc(101, 0, _FLAT),
+    4: Arc(101, 2, _inflated(101)),
+}
+
+
+class ResNetVideo(nn.Module):
+    """The trunk, non-local blocks and classifier. Attribute names are the blob names of the `.pkl` files.
+
+    Args:
+        arc: key of ARCS.
+        num_classes: K.
+        norm: function of a number of channels that makes the backbone's norm layers.
+        nonlocal_block: function (channels, inner, grouped) that makes a non-local block.
+        nonlocal_stages: {stage number: m}: in that stage, one after every block i with i mod m = m - 1.
+        grouped_stages: the stages whose non-local blocks attend inside groups of 4 frames.
+        groups, width_per_group: RESNETS.NUM_GROUPS and WIDTH_PER_GROUP.
+        dropout: rate before the classifier, in training mode.
+        conv1_temporal_stride, pool1_temporal: the two numbers in which resnet_video_org differs.
+        output: 'pred' for N x K scores, 'softmax' for N x K probabilities; averaged over the positions that pool5
+            leaves (paper section 5.1, fully convolutional testing: the softmax is taken at each position).
+
+    Input: N x 3 x T x H x W normalised clips of any length and size that leave pool5 at least one 7 x 7 position:
+    197 pixels each way and 2 frames (7 for resnet_video_org), else UserError.
+    """
+
+    def __init__(self, arc, num_classes, norm, nonlocal_block, nonlocal_stages, grouped_stages=(), groups=1,
+                 width_per_group=64, dropout=0.0, conv1_temporal_stride=1, pool1_temporal=1, output="pred"):
+        super().__init__()
+        arc = ARCS[arc]
+        reach = arc.conv1_reach
+        self.output = output
+        # What conv1 leaves must fill pool1, and that pool2, which needs two frames.
+        self.min_frames = conv1_temporal_stride * (2 * pool1_temporal - 1) + 1
+        trunk = self.trunk = []  # names in the order in which forward() runs them
+
+        def add(name, module):
+            self.add_module(name, module)
+            trunk.append(name)
+
+        add("conv1", nn.Conv3d(3, 64, (1 + 2 * reach, 7, 7), (conv1_temporal_stride, 2, 2), (reach, 3, 3), bias=False))
+        add("res_conv1_bn", norm(64))
+        add("conv1_relu", nn.ReLU(inplace=True))
+        add("pool1", nn.MaxPool3d((pool1_temporal, 3, 3), (pool1_temporal, 2, 2)))
+        channels = 64
+        for index, (blocks, temporal) in enumerate(zip(BLOCKS[arc.depth], arc.temporal_blocks, strict=True)):
+            stage = index + 2
+            dim_out, dim_inner = 256 * 2**index, groups * width_per_group * 2**index
+            every = nonlocal_stages.get(stage)
+            for i in range(blocks):
+                stride = 2 if i == 0 and stage > 2 else 1
+                kernel = 3 if i in temporal else 1
+                add(f"res{stage}_{i}", Bottleneck(channels, dim_out, dim_inner, stride, kernel, groups, norm))
+                channels = dim_out
+                if every and i % every == every - 1:
+                    add(f"nonlocal_conv{stage}_{i}", nonlocal_block(channels, channels // 2, stage in grouped_stages))
+            if stage == 2:
+                add("pool2", nn.MaxPool3d((2, 1, 1), (2, 1, 1)))
+        self.dropout = nn.Dropout(dropout)
+        self.pred = nn.Linear(channels, num_classes)
+
+    def forward(self, clips):
+        self.check_size(*clips.shape[2:])
+        x = clips
+        for name in self.trunk:
+            x = getattr(self, name)(x)
+        return self.head(x)
+
+    def check_size(self, frames, height, width):
+        if frames < self.min_frames:
+            raise UserError(f"the network needs clips of at least {self.min_frames} frames, got {frames}: "
+                            "TRAIN.VIDEO_LENGTH is too small")
+        if min(height, width) < MIN_SIZE:
+            raise UserError(f"the network needs clips of at least {MIN_SIZE} x {MIN_SIZE} pixels, "
+                            f"got {height} x {width}: TRAIN.CROP_SIZE is too small")
+
+    def head(self, x):
+        """res5's output N x 2048 x T x H x W -> N x K."""
+        pool5 = F.avg_pool3d(x, (x.shape[2], 7, 7), stride=1)  # N x 2048 x 1 x h x w
+        # A linear layer on channels-last positions is the fully connected and the 1x1x1 convolutional classifier.
+        scores = self.pred(self.dropout(pool5.flatten(2).transpose(1, 2)))  # N x positions x K
+        if self.output == "softmax":
+            scores = scores.softmax(2)
+        return scores.mean(1)
+

@@ -1,0 +1,48 @@
+"""What every command line shares: the log's form, and a user's mistake told in one line."""
+
+import contextlib
+import logging
+import os
+import sys
+import traceback
+
+from utils.errors import UserError
+
+LOG_FORMAT = "[%(levelname)s: %(filename)s: %(lineno)4d]: %(message)s"
+
+# Where a process that another one has started writes its error, so that it is shown once (utils.launcher).
+ERROR_FILE = "NLNET_ERROR_FILE"
+
+
+def setup_logging():
+    """Log records to standard output, in the form that parsers of the released logs know."""
+    logging.basicConfig(level=logging.INFO, format=LOG_FORMAT, stream=sys.stdout, force=True)
+
+
+def run(main, *args):
+    """Call main(*args) and exit: with what it returns (None is 0), or 1 after a UserError's one line on stderr."""
+    try:
+        status = main(*args)
+    except UserError as error:
+        status = _fail(f"error: {error}\n")
+    except BrokenPipeError:
+        # The reader of our output (head, a closed pager) went away: nothing to tell it.
+        sys.stderr.close()
+        status = 1
+    except KeyboardInterrupt:
+        status = _fail("error: interrupted\n", status=130)
+    except Exception:
+        status = _fail(traceback.format_exc())
+    sys.exit(status)
+
+
+def _fail(message, status=1):
+    sys.stdout.flush()
+    if ERROR_FILE not in os.environ:
+        sys.stderr.write(message)
+        return status
+    with contextlib.suppress(OSError), open(os.environ[ERROR_FILE], "w") as file:
+        file.write(message)
+    # No farewell: the connections to the other processes close with this one, and its error came first.
+    sys.stderr.flush()
+    os._exit(status)

@@ -1,0 +1,63 @@
+"""Writing a file so that its name never stands for half of it."""
+
+import os
+from contextlib import contextmanager
+from pathlib import Path
+
+from utils.errors import UserError
+
+
+def make_folder(path):
+    """Make a folder with its parents, if it is not there. Raises UserError."""
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be made: {error.strerror}") from error
+
+
+@contextmanager
+def temporary_beside(path):
+    """Yield the name of a temporary file in the folder of `path`, to be renamed to it; what is left is removed."""
+    path = Path(path)
+    # In the same folder, so that os.replace is a rename within one file system.
+    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield partial
+    except OSError as error:
+        # A write that fails (no space) names no file; another file's error passes.
+        if error.filename not in (None, str(partial)):
+            raise
+        raise UserError(f"{path}: cannot be written: {error.strerror or error}") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_write(path, mode="wb", **kwargs):
+    """Yield a file that becomes `path` when the block ends, and leaves no trace when the block raises.
+
+    What was at `path` stays there until the new contents are on disk.
+
+    Args:
+        path: the file to make or replace; its folder must exist.
+        mode, kwargs: as of `open` ("wb", or "w" with an encoding).
+
+    Raises:
+        UserError: it cannot be written: no such folder, no permission, no space.
+    """
+    with temporary_beside(path) as partial:
+        with open(partial, mode, **kwargs) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+        _sync_folder(Path(path).parent)
+
+
+def _sync_folder(folder):
+    # Without it a power cut may take back the rename.
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

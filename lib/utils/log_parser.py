@@ -1,0 +1,257 @@
+"""Reading training and test logs: this program's, and the released ones of the Caffe2 program.
+
+One regular expression per kind of line. Train, test, best, finished and json_stats lines are bare; what
+the test tool says are log records, whose prefix is `[INFO: file.py:  123]: `, `INFO:module:` or nothing.
+Lines that are cut short, garbled or of no known kind are passed over. Numbers are those of the log: errors
+in percent while training, accuracies in percent in the test tool's report.
+"""
+
+import json
+import re
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from utils.errors import UserError
+
+
+class TrainLine(NamedTuple):
+    """`| Train ETA: ...`: one training batch."""
+
+    eta: str
+    lr: float
+    iteration: int  # iterations done, counted from 1
+    max_iter: int
+    epoch: float
+    time: float  # seconds of this step
+    loss: float
+    top1: float  # error in percent, as all errors here
+    top5: float
+
+
+class TestLine(NamedTuple):
+    """`| Test: ...`: one validation batch, and running averages. N-way fields are None where off."""
+
+    __test__ = False  # not a test case, whatever pytest makes of the name
+
+    batch: int
+    batches: int
+    time: float
+    top1: float
+    top1_average: float
+    top5: float
+    top5_average: float
+    top1_n_way: float | None
+    top1_n_way_average: float | None
+    top5_n_way: float | None
+    top5_n_way_average: float | None
+    current_batch: int
+    aggregated_batch: int
+
+
+class BestLine(NamedTuple):
+    """`* Best model: ...`, the lowest top-1 error so far and the top-5 error with it."""
+
+    top1: float
+    top5: float
+
+
+class BestNWayLine(NamedTuple):
+    """`* Best: ...`: the same over the first N classes."""
+
+    top1_n_way: float
+    top5_n_way: float
+
+
+class FinishedLine(NamedTuple):
+    """`* Finished #iters ...`: the errors of one whole evaluation."""
+
+    iteration: int
+    max_iter: int  # 500500 in every released log
+    top1: float
+    top5: float
+    top1_n_way: float | None
+    top5_n_way: float | None
+
+
+class StatsLine(NamedTuple):
+    """`json_stats: {...}`: what was measured since the evaluation before."""
+
+    stats: dict
+
+
+class ClipsLine(NamedTuple):
+    """One batch of the test tool."""
+
+    batch: int
+    batches: int
+    videos_seen: int
+    videos: int
+    time: float
+    eta: str
+    video_ids: tuple
+
+
+class ReportLine(NamedTuple):
+    """One line of the test tool's report."""
+
+    key: str  # of REPORT_LINES
+    value: object  # a count, a percentage, or a tuple (percentage, correct, total)
+
+
+@dataclass
+class Log:
+    """What a log tells of one run. Once resumed, later lines replace those of the same iterations."""
+
+    train: list = field(default_factory=list)  # TrainLine, iterations ascending
+    evaluations: list = field(default_factory=list)  # dicts, keys as in json_stats, currentIter ascending
+    report: dict = field(default_factory=dict)  # key of REPORT_LINES -> value, of the last test
+
+
+# A number as str.format writes it with that many decimals: a number that was cut short does not match.
+def _number(name, decimals):
+    return rf" *(?P<{name}>-?\d+\.\d{{{decimals}}}|-?nan|-?inf)"
+
+
+_RECORD_PREFIX = r"(?:\[[A-Z]+: [^\]]+: +\d+\]: |[A-Z]+:[\w.]+:)?"
+_DURATION = r"(?:-?\d+ days?, )?\d+:\d\d:\d\d"
+
+TRAIN_LINE = re.compile(
+    rf"\| Train ETA: (?P<eta>{_DURATION}) LR:{_number('lr', 8)}  "
+    rf"Iters \[(?P<iteration>\d+)/(?P<max_iter>\d+)\] \[{_number('epoch', 2)}ep\]  "
+    rf"Time{_number('time', 3)}  Loss{_number('loss', 4)}  top1{_number('top1', 3)} top5{_number('top5', 3)}"
+)
+TEST_LINE = re.compile(
+    rf"\| Test: \[(?P<batch>\d+)/(?P<batches>\d+)\]  Time{_number('time', 3)}  "
+    rf"top1{_number('top1', 3)} \({_number('top1_average', 3)}\)  "
+    rf"top5{_number('top5', 3)} \({_number('top5_average', 3)}\)"
+    rf"(?: top1_N_way{_number('top1_n_way', 3)} \({_number('top1_n_way_average', 3)}\)  "
+    rf"top5_N_way{_number('top5_n_way', 3)} \({_number('top5_n_way_average', 3)}\))?"
+    rf"  current batch (?P<current_batch>\d+)  aggregated batch (?P<aggregated_batch>\d+)"
+)
+BEST_LINE = re.compile(rf"\* Best model: top1:{_number('top1', 3)} top5:{_number('top5', 3)}")
+BEST_N_WAY_LINE = re.compile(
+    rf"\* Best: top1_N_way:{_number('top1_n_way', 3)} top5_N_way:{_number('top5_n_way', 3)}"
+)
+FINISHED_LINE = re.compile(
+    rf"\* Finished #iters \[(?P<iteration>\d+)\|(?P<max_iter>\d+)\]: "
+    rf"top1:{_number('top1', 3)} top5:{_number('top5', 3)}"
+    rf"(?: top1_N_way:{_number('top1_n_way', 3)} top5_N_way:{_number('top5_n_way', 3)})?"
+)
+STATS_LINE = re.compile(r"json_stats: (?P<stats>\{.*\})")
+CLIPS_LINE = re.compile(
+    rf"{_RECORD_PREFIX}(?P<batch>\d+)/(?P<batches>\d+) iter \((?P<videos_seen>\d+)/(?P<videos>\d+) videos\): "
+    rf"Time:{_number('time', 3)} \(ETA: (?P<eta>{_DURATION})\)\. ID: \[(?P<video_ids>\d+(?:, \d+)*)\]"
+)
+_COUNT = r"(?P<count>\d+)"
+_PERCENT = _number("percent", 2)
+_PERCENT_OF = rf"{_PERCENT} percent \((?P<correct>\d+)/(?P<total>\d+)\)"
+REPORT_LINES = {
+    "empty_videos": re.compile(rf"{_RECORD_PREFIX}Num of empty videos: {_COUNT}"),
+    "corrupted_videos": re.compile(rf"{_RECORD_PREFIX}Num of corrupted videos: {_COUNT}"),
+    "max_clips": re.compile(rf"{_RECORD_PREFIX}Max num of clips in a video: {_COUNT}"),
+    "min_clips": re.compile(rf"{_RECORD_PREFIX}Min num of clips in a video: {_COUNT}"),
+    "clip1_accuracy": re.compile(rf"{_RECORD_PREFIX}Clip1 accuracy: {_PERCENT_OF}"),
+    "clip_accuracy": re.compile(rf"{_RECORD_PREFIX}Clip accuracy: {_PERCENT_OF}"),
+    "top1_accuracy": re.compile(rf"{_RECORD_PREFIX}top-1 accuracy: {_PERCENT} percent"),
+    "top5_accuracy": re.compile(rf"{_RECORD_PREFIX}top-5 accuracy: {_PERCENT} percent"),
+}
+
+_LINES_OF_NUMBERS = (
+    (TRAIN_LINE, TrainLine),
+    (TEST_LINE, TestLine),
+    (BEST_LINE, BestLine),
+    (BEST_N_WAY_LINE, BestNWayLine),
+    (FINISHED_LINE, FinishedLine),
+)
+
+
+def parse_line(line):
+    """One line of a log -> the NamedTuple above of its kind, or None where it has none or is damaged."""
+    line = line.rstrip()
+    for pattern, kind in _LINES_OF_NUMBERS:
+        if match := pattern.fullmatch(line):
+            types = kind.__annotations__
+            return kind(**{key: _convert(text, types[key]) for key, text in match.groupdict().items()})
+    if match := STATS_LINE.fullmatch(line):
+        return _parse_stats(match["stats"])
+    if match := CLIPS_LINE.fullmatch(line):
+        numbers = {key: int(match[key]) for key in ("batch", "batches", "videos_seen", "videos")}
+        ids = tuple(int(word) for word in match["video_ids"].split(", "))
+        return ClipsLine(**numbers, time=float(match["time"]), eta=match["eta"], video_ids=ids)
+    return _parse_report_line(line)
+
+
+def parse_log(lines):
+    """Lines of a log (any iterable of str) -> Log.
+
+    An evaluation whose json_stats line is missing (killed in between) is taken from its `Finished` line,
+    without the training averages.
+    """
+    log = Log()
+    for line in lines:
+        record = parse_line(line)
+        if isinstance(record, TrainLine):
+            _drop_from(log.train, record.iteration, lambda entry: entry.iteration)
+            _drop_from(log.evaluations, record.iteration, lambda entry: entry["currentIter"])
+            log.train.append(record)
+        elif isinstance(record, FinishedLine):
+            _add_evaluation(log, _stats_of_finished(record))
+        elif isinstance(record, StatsLine):
+            _add_evaluation(log, record.stats)
+        elif isinstance(record, ReportLine):
+            log.report[record.key] = record.value
+    return log
+
+
+def read_log(path):
+    """parse_log of a file. Raises UserError if it cannot be read."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return parse_log(file)
+    except OSError as error:
+        raise UserError(f"{path}: cannot read this log: {error.strerror}") from error
+
+
+def _convert(text, kind):
+    if text is None:
+        return None
+    return float(text) if kind not in (int, str) else kind(text)
+
+
+def _parse_stats(text):
+    try:
+        stats = json.loads(text)
+    except ValueError:
+        return None
+    return StatsLine(stats) if isinstance(stats.get("currentIter"), int) else None
+
+
+def _parse_report_line(line):
+    for key, pattern in REPORT_LINES.items():
+        if match := pattern.fullmatch(line):
+            found = match.groupdict()
+            if "count" in found:
+                return ReportLine(key, int(found["count"]))
+            percent = float(found["percent"])
+            if "correct" in found:
+                return ReportLine(key, (percent, int(found["correct"]), int(found["total"])))
+            return ReportLine(key, percent)
+    return None
+
+
+def _stats_of_finished(line):
+    stats = {"currentIter": line.iteration, "test_err": line.top1, "test_err5": line.top5}
+    if line.top1_n_way is not None:
+        stats |= {"test_err_N_way": line.top1_n_way, "test_err5_N_way": line.top5_n_way}
+    return stats
+
+
+def _add_evaluation(log, stats):
+    _drop_from(log.evaluations, stats["currentIter"], lambda entry: entry["currentIter"])
+    log.evaluations.append(stats)
+
+
+def _drop_from(entries, iteration, iteration_of):
+    """Forget the entries at and after an iteration: the run was killed and resumed from before them."""
+    while entries and iteration_of(entries[-1]) >= iteration:
+        entries.pop()

@@ -1,0 +1,73 @@
+"""Stochastic gradient descent as the Caffe2 program does it: the learning rate lives inside the history."""
+
+import logging
+
+import torch
+
+from utils.checkpoints import blob_name
+
+logger = logging.getLogger(__name__)
+
+
+class Solver:
+    """Caffe2's MomentumSGDUpdate with weight decay by blob name, and the scaling of the history.
+
+        g  <- g + wd * w
+        m' <- momentum * m + lr * g
+        w  <- w - ((1 + momentum) * m' - momentum * m)   with Nesterov;   w <- w - m'   without
+
+    torch.optim.SGD at learning rate 1, fed with lr * g, is exactly this, and its momentum buffer is the m that
+    `<blob>_momentum` holds in a checkpoint.
+
+    Args:
+        model: its trainable parameters are updated; `.grad` must hold the mean over the replicas.
+        momentum, nesterov, weight_decay, weight_decay_bn: the SOLVER options; the last is for
+            blobs with `_bn` in the name.
+        scale_momentum: multiply every history by new/old when the learning rate changes.
+    """
+
+    def __init__(self, model, momentum, nesterov, weight_decay, weight_decay_bn, scale_momentum):
+        self.scale_momentum = scale_momentum
+        self.lr = None
+        self.parameters = {blob_name(name): p for name, p in model.named_parameters() if p.requires_grad}
+        batch_norm = [p for name, p in self.parameters.items() if "_bn" in name]
+        others = [p for name, p in self.parameters.items() if "_bn" not in name]
+        groups = [{"params": others, "decay": weight_decay}, {"params": batch_norm, "decay": weight_decay_bn}]
+        self.sgd = torch.optim.SGD([g for g in groups if g["params"]], lr=1.0, momentum=momentum,
+                                   nesterov=nesterov and momentum > 0, fused=True)
+        # The history exists from the start, so that a checkpoint can fill it.
+        self.history = {name: torch.zeros_like(p) for name, p in self.parameters.items()}
+        if momentum:
+            for name, p in self.parameters.items():
+                self.sgd.state[p]["momentum_buffer"] = self.history[name]
+
+    @classmethod
+    def from_config(cls, model, cfg):
+        options = cfg.SOLVER
+        return cls(model, options.MOMENTUM, options.NESTEROV, options.WEIGHT_DECAY, options.WEIGHT_DECAY_BN,
+                   options.SCALE_MOMENTUM)
+
+    def set_lr(self, lr, iteration):
+        """Take the learning rate of an iteration; a change is logged, and scales the history if that is on."""
+        if self.lr is None or abs(lr - self.lr) > 1e-7 * abs(lr):
+            if self.lr is not None:
+                self._change_lr(lr, iteration)
+            self.lr = lr
+
+    def _change_lr(self, lr, iteration):
+        ratio = lr / self.lr if self.lr else 1.0
+        unusual = not 0.9 <= ratio <= 1.1
+        if unusual:
+            logger.info("Setting learning rate to %.6f at iteration %d", lr, iteration)
+        if self.scale_momentum:
+            if unusual:
+                logger.info("Scaling update history by %.6f (new/old lr)", ratio)
+            torch._foreach_mul_(list(self.history.values()), ratio)
+
+    def step(self):
+        """Update every parameter from its gradient, and clear the gradients."""
+        for group in self.sgd.param_groups:
+            group["weight_decay"] = self.lr * group["decay"]
+        torch._foreach_mul_([p.grad for p in self.parameters.values()], self.lr)
+        self.sgd.step()
+        self.sgd.zero_grad(set_to_none=True)
