@@ -1,0 +1,26 @@
+#!/usr/bin/env python3
+"""Draw the training curves of one or several logs into one picture.
+
+    python tools/plot_log.py data/checkpoints/run_i3d_nlnet_400k/log.txt [LOG ...] [--output curves.png]
+"""
+
+import argparse
+
+import _init_paths  # noqa: F401
+from utils.cli import run
+from utils.log_parser import read_log
+from utils.visualize import log_names, plot_logs
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("logs", nargs="+", metavar="LOG", help="log of a training run")
+    parser.add_argument("--output", default="curves.png", metavar="PNG", help="default: %(default)s")
+    args = parser.parse_args()
+    logs = {name: read_log(path) for name, path in zip(log_names(args.logs), args.logs, strict=True)}
+    plot_logs(logs, args.output)
+    print(f"Curves saved to: {args.output}")
+
+
+if __name__ == "__main__":
+    run(main)
