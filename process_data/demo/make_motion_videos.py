@@ -1,0 +1,164 @@
+#!/usr/bin/env python3
+"""Make the demo's videos: classes that differ only in how things move, never in how a single frame looks.
+
+A scene is a background, a wall of squares over it and four phases: where the squares are across, where they
+are up and down, how large they are, how bright they are. Every scene is filmed once per class; the class
+only says which phase runs while the camera does. A phase is uniform and stays uniform while it runs, so the
+frames of all classes follow one distribution, and no background belongs to a class. Motions go either way, so
+a mirror turns no class into another.
+
+    python process_data/demo/make_motion_videos.py OUT [--seed 0] [--train 100] [--val 4]
+
+writes OUT/train/<class>/scene_<n>.mp4 and OUT/val/<class>/scene_<n>.mp4 (--train and --val videos of each
+class) and OUT/classids.json. The same arguments make the same videos; one that exists is kept.
+"""
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+from typing import NamedTuple
+from zlib import crc32
+
+import cv2
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "lib"))
+
+from utils.cli import run
+from utils.errors import UserError
+from utils.files import atomic_write
+
+# Which phase runs; the order gives the class ids.
+CLASSES = {
+    "across": ("x",),
+    "fading": ("light",),
+    "size": ("size",),
+    "still": (),
+    "updown": ("y",),
+}
+FRAME_SIZES = ((96, 72), (128, 96), (96, 96), (72, 96), (128, 128), (160, 120))  # width, height
+FRAME_RATES = (15, 24, 25, 30)
+LENGTHS = (24, 60)  # frames, both ends included
+GRID = (0.35, 0.5)  # from one square to the next, of the frame's short side
+SIDES = (0.3, 0.8)  # of a square, of the grid
+LIGHTS = (80, 250)  # of a square; its inside is dark
+ROUNDS = {"x": (16, 24), "y": (16, 24), "size": (20, 28), "light": (14, 20)}  # frames until a phase is back
+
+
+class Scene(NamedTuple):
+    """Everything that a video shows but for its class. Phases are in 0..1, speeds in phase per frame."""
+
+    width: int
+    height: int
+    frames: int
+    rate: int
+    background: np.ndarray  # height x width x 3, uint8, BGR
+    grid: float  # pixels
+    phases: dict
+    speeds: dict
+
+
+def draw_scene(seed, split, number):
+    """Scene `number` of a split. Every draw follows from the three arguments."""
+    rng = np.random.default_rng([seed, crc32(split.encode()), number])
+    width, height = FRAME_SIZES[rng.integers(len(FRAME_SIZES))]
+    return Scene(
+        width=width,
+        height=height,
+        frames=int(rng.integers(LENGTHS[0], LENGTHS[1], endpoint=True)),
+        rate=FRAME_RATES[rng.integers(len(FRAME_RATES))],
+        background=_draw_background(rng, width, height),
+        grid=min(width, height) * float(rng.uniform(*GRID)),
+        phases={name: float(rng.uniform()) for name in ROUNDS},
+        speeds={name: rng.choice((-1, 1)) / float(rng.uniform(*frames)) for name, frames in ROUNDS.items()},
+    )
+
+
+def render(scene, label):
+    """The frames of a scene as class `label` has it: a list of height x width x 3 uint8 arrays, BGR."""
+    running = CLASSES[label]
+    return [
+        _render_frame(scene, {
+            name: (phase + (t * scene.speeds[name] if name in running else 0)) % 1
+            for name, phase in scene.phases.items()
+        })
+        for t in range(scene.frames)
+    ]
+
+
+def write_video(path, frames, rate):
+    """Write frames as MPEG-4 into path. The file appears under its name only when it is whole."""
+    height, width = frames[0].shape[:2]
+    part = path.with_name(f".{path.stem}.part{path.suffix}")
+    writer = cv2.VideoWriter(str(part), cv2.VideoWriter_fourcc(*"mp4v"), rate, (width, height))
+    if not writer.isOpened():
+        raise UserError(f"{part}: OpenCV cannot write an MPEG-4 video here")
+    for frame in frames:
+        writer.write(frame)
+    writer.release()
+    with open(part, "rb") as file:
+        os.fsync(file.fileno())
+    os.replace(part, path)
+
+
+def make_dataset(out, seed, counts):
+    """Write counts[split] scenes of every split, each as every class; returns how many videos are new."""
+    written = 0
+    for split, count in counts.items():
+        for number in range(count):
+            scene = draw_scene(seed, split, number)
+            for label in CLASSES:
+                path = Path(out) / split / label / f"scene_{number:04d}.mp4"
+                if path.exists():
+                    continue
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_video(path, render(scene, label), scene.rate)
+                written += 1
+    with atomic_write(Path(out) / "classids.json", "w") as file:
+        json.dump({label: i for i, label in enumerate(CLASSES)}, file, indent=1)
+    return written
+
+
+def _draw_background(rng, width, height):
+    """A dim, smooth pattern of a few greyish colours."""
+    coarse = rng.uniform(30, 80, (4, 4, 1)) + rng.uniform(-25, 25, (4, 4, 3))
+    return cv2.resize(coarse.astype(np.uint8), (width, height), interpolation=cv2.INTER_CUBIC)
+
+
+def _between(limits, phase):
+    """From the lower limit to the upper one and back in one round: as uniform as the phase is."""
+    low, high = limits
+    return low + (high - low) * (1 - abs(2 * phase - 1))
+
+
+def _render_frame(scene, phases):
+    side = _between(SIDES, phases["size"])
+    light = _between(LIGHTS, phases["light"])
+    # How far a pixel is from the middle of its square, in units of the grid: at most 1/2.
+    across = abs((np.arange(scene.width) / scene.grid - phases["x"]) % 1 - 0.5)
+    down = abs((np.arange(scene.height) / scene.grid - phases["y"]) % 1 - 0.5)
+    distance = np.maximum(across, down[:, None])
+    frame = scene.background.copy()
+    frame[distance < side / 2] = round(light)
+    frame[distance < side / 4] = round(light / 8)
+    return frame
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("out", metavar="OUT", help="folder for the videos")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--train", type=int, default=100, metavar="N", help="videos of each class to train on")
+    parser.add_argument("--val", type=int, default=4, metavar="N", help="videos of each class to test on")
+    args = parser.parse_args()
+    if min(args.seed, args.train, args.val) < 0:
+        raise UserError("--seed, --train and --val: expected numbers of at least 0")
+    written = make_dataset(args.out, args.seed, {"train": args.train, "val": args.val})
+    total = (args.train + args.val) * len(CLASSES)
+    print(f"{args.out}: {total} videos of {len(CLASSES)} classes ({written} new)")
+
+
+if __name__ == "__main__":
+    run(main)

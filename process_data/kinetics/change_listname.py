@@ -1,0 +1,55 @@
+#!/usr/bin/env python3
+"""Write a list with another folder in its paths, e.g. after the videos have moved or have been downscaled.
+
+    change_listname.py trainlist_full.txt trainlist.txt /data/train/ /data/train_256/
+"""
+
+import argparse
+import logging
+import os
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "lib"))
+
+from datasets.lists import open_list  # noqa: E402
+from utils import cli  # noqa: E402
+from utils.errors import UserError  # noqa: E402
+from utils.files import atomic_write  # noqa: E402
+
+logger = logging.getLogger(__name__)
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("src", help="list to read")
+    parser.add_argument("out", help="list to write")
+    parser.add_argument("old", help="folder name in the paths of SRC")
+    parser.add_argument("new", help="what to write in its place, everywhere")
+    args = parser.parse_args()
+    cli.setup_logging()
+    if not args.old:
+        raise UserError("OLD: expected a folder name, got ''")
+
+    changed = total = 0
+    with open_list(args.src) as source, atomic_write(args.out) as out:
+        for line in source:
+            new_line = change_path(line, os.fsencode(args.old), os.fsencode(args.new))
+            changed += new_line != line
+            total += 1
+            out.write(new_line)
+        if not changed:
+            raise UserError(f"{args.src}: expected {args.old!r} in its paths, got {total} lines without it")
+    logger.info("%s: %d of %d lines changed", args.out, changed, total)
+
+
+def change_path(line, old, new):
+    """`line` (bytes, `path label`) with every `old` in its path replaced. The label stays as it is."""
+    path, space, label = line.rpartition(b" ")
+    return path.replace(old, new) + space + label
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,12 @@
+"""Write the train or val LMDB of a list of videos: one record a line, in the order of the list."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "lib"))
+
+from datasets import lmdb_writer  # noqa: E402
+from utils import cli  # noqa: E402
+
+if __name__ == "__main__":
+    cli.run(lmdb_writer.main, __doc__, lmdb_writer.train_items, True)

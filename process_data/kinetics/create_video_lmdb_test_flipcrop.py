@@ -1,0 +1,13 @@
+"""Write the test LMDB of a list of videos for 3-crop testing with mirrors: 60 clips a video."""
+
+import sys
+from functools import partial
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "lib"))
+
+from datasets import lmdb_writer  # noqa: E402
+from utils import cli  # noqa: E402
+
+if __name__ == "__main__":
+    cli.run(lmdb_writer.main, __doc__, partial(lmdb_writer.test_items, spatial_positions=6))

@@ -1,0 +1,79 @@
+#!/usr/bin/env python3
+"""Write a list many times over, shuffled anew each time, one after another.
+
+Training reads an LMDB in its order, so the order of this list is the order of training. Only the positions of
+the lines are held in memory, neither the list nor what is written.
+"""
+
+import argparse
+import logging
+import mmap
+import sys
+import zlib
+from array import array
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "lib"))
+
+from datasets.lists import open_list  # noqa: E402
+from utils import cli  # noqa: E402
+from utils.errors import UserError  # noqa: E402
+from utils.files import atomic_write  # noqa: E402
+
+logger = logging.getLogger(__name__)
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("out", help="list to write")
+    parser.add_argument(
+        "--list_file", default="trainlist.txt", help="list to shuffle (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--repetitions", type=int, default=100, help="how many times (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=2, help="the order follows from it (default: %(default)s)"
+    )
+    args = parser.parse_args()
+    cli.setup_logging()
+    if args.repetitions < 1 or args.seed < 0:
+        expected = "--repetitions >= 1 and --seed >= 0"
+        raise UserError(f"expected {expected}, got {args.repetitions} and {args.seed}")
+
+    with open_list(args.list_file) as source:
+        starts = line_starts(source)
+        if len(starts) < 2:
+            raise UserError(f"{args.list_file}: expected a list of videos, got an empty file")
+        # Read through a map: the system's page cache is the only copy of the list.
+        with mmap.mmap(source.fileno(), 0, access=mmap.ACCESS_READ) as text, atomic_write(args.out) as out:
+            for repetition in tqdm(range(args.repetitions), unit="repetition"):
+                out.writelines(shuffled_lines(text, starts, args.seed, repetition))
+    logger.info("%s: %d lines %d times", args.out, len(starts) - 1, args.repetitions)
+
+
+def line_starts(file):
+    """Offsets of the lines of a binary file, and of its end: int64, one more than there are lines."""
+    starts = array("q", [0])
+    for line in file:
+        starts.append(starts[-1] + len(line))
+    return np.frombuffer(starts, dtype=np.int64)
+
+
+def shuffled_lines(text, starts, seed, repetition):
+    """Yield the lines of `text` (bytes-like) in the order of one repetition. Blank lines are left out."""
+    generator = np.random.default_rng([seed, zlib.crc32(b"shuffle_list_rep"), repetition])
+    order = generator.permutation(len(starts) - 1)
+    for begin, end in zip(starts[order], starts[order + 1], strict=True):
+        line = text[begin:end].strip()
+        if line:
+            yield line + b"\n"
+
+
+if __name__ == "__main__":
+    cli.run(main)
