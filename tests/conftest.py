@@ -1,0 +1,80 @@
+"""Shared fixtures: where the repository is, and where the full reference numbers are if they are at hand."""
+
+import logging
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import legacy_run
+import pytest
+
+from utils import cli
+
+REPO = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def repo():
+    return REPO
+
+
+@pytest.fixture(scope="session")
+def shared():
+    """The folder with reference/ and videos/ (NLNET_REFERENCE, or ../shared beside the repository); skips without."""
+    folder = Path(os.environ.get("NLNET_REFERENCE", REPO.parent / "shared"))
+    if not (folder / "reference").is_dir():
+        pytest.skip("the full reference numbers are not here")
+    return folder
+
+
+def find_python2(statement):
+    """A Python 2 that can run a statement: NLNET_PYTHON2, or python2.7 on the path, or one of pyenv's; None without."""
+    candidates = [os.environ.get("NLNET_PYTHON2"), shutil.which("python2.7")]
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
+    candidates += map(str, sorted(pyenv.glob("versions/2.7*/bin/python")))
+    for python in filter(None, candidates):
+        if subprocess.run([python, "-c", statement], capture_output=True).returncode == 0:
+            return python
+    return None
+
+
+@pytest.fixture(scope="session")
+def python2():
+    """A Python 2 with numpy; skips without."""
+    return find_python2("import numpy") or pytest.skip("no Python 2.7 with numpy here (NLNET_PYTHON2 names one)")
+
+
+@pytest.fixture(scope="session")
+def bare_python2():
+    """Any Python 2; skips without."""
+    return find_python2("import pickle") or pytest.skip("no Python 2.7 here (NLNET_PYTHON2 names one)")
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory):
+    """Folder of small videos, lists, and LMDBs (legacy_run.make_data)."""
+    return legacy_run.make_data(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="session")
+def job(tiny_data, tmp_path_factory):
+    """A tiny training, done once: legacy_run.Job."""
+    return legacy_run.run_job(tiny_data, tmp_path_factory.mktemp("job"))
+
+
+@pytest.fixture
+def call_tool(monkeypatch, capfd):
+    """Calls a tool's command line in this process: (module, words) -> status, stdout, stderr."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+
+    def call(tool, *words):
+        monkeypatch.setattr(sys, "argv", [f"{tool.__name__}.py", *map(str, words)])
+        with pytest.raises(SystemExit) as ending:
+            cli.run(tool.main)
+        return ending.value.code, *capfd.readouterr()
+
+    yield call
+    root.handlers[:], root.level = handlers, level

@@ -1,0 +1,51 @@
+"""The benchmarks run and print their tables; and the loader's soak, shortened."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+from video_files import make_videos
+
+
+def run(repo, *words):
+    done = subprocess.run(
+        [sys.executable, *words], cwd=repo / "tests" / "bench", capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize(
+    ("script", "words", "rows"),
+    [
+        ("bench_decode", ["--repetitions", "1"], ["read everything, then index", "floor"]),
+        ("bench_test_clips", ["--repetitions", "1"], ["thirty decodes", "one decode, uint8"]),
+        (
+            "bench_loader",
+            ["--repetitions", "1", "--clips", "4", "--seconds", "0"],
+            ["1 threads", "2 processes"],
+        ),
+        ("bench_lmdb", ["--records", "500", "--test_videos", "7"], ["train", "test"]),
+    ],
+)
+def test_a_benchmark_prints_its_table(repo, tmp_path, script, words, rows):
+    make_videos(tmp_path, 1, sizes=[(70, 64, 96)])
+    printed = run(repo, f"{script}.py", "--videos", str(tmp_path), *words)
+    for row in rows:
+        assert re.search(rf"^{row} .*\d", printed, re.MULTILINE), printed
+
+
+def test_a_benchmark_without_videos_says_so(repo, tmp_path):
+    done = subprocess.run(
+        [sys.executable, repo / "tests/bench/bench_decode.py", "--videos", tmp_path], capture_output=True, text=True
+    )
+    assert done.returncode == 1 and done.stderr == f"no readable video in {tmp_path}\n"
+
+
+def test_soak(repo):
+    """Good, damaged and bad videos: memory flat, no thread and no file left, all counts right."""
+    printed = run(repo, "soak_loader.py", "--minutes", "0.1")
+    assert "Flat, nothing left over, all counts right" in printed
+    clips = [int(row.split()[2]) for row in printed.splitlines()[-10:]]
+    assert clips == sorted(clips) and clips[-1] > 500

@@ -1,0 +1,46 @@
+import gc
+
+import pytest
+import torch
+
+from datasets.blocks import Blocks
+
+HOLD = {
+    "tensor": lambda tensor: tensor,
+    "part": lambda tensor: tensor[1:, 2],
+    "part of a part": lambda tensor: tensor[1:][:, 2].view(-1),
+    "array": lambda tensor: tensor.numpy(),
+    "part of an array": lambda tensor: tensor[1].numpy()[2:],
+    "array of a part of an array": lambda tensor: torch.from_numpy(tensor.numpy()[1])[2:].numpy(),
+}
+
+
+@pytest.mark.parametrize("hold", HOLD.values(), ids=HOLD)
+def test_memory_in_use_is_left_alone(hold):
+    blocks = Blocks()
+    held = hold(blocks.tensor((2, 3, 500)).fill_(7))
+    gc.collect()
+    others = [blocks.tensor((2, 3, 500)).fill_(9) for _ in range(3)]
+    assert (held == 7).all()
+    assert len({other.data_ptr() for other in others}) == 3
+
+
+@pytest.mark.parametrize("hold", HOLD.values(), ids=HOLD)
+def test_memory_comes_back(hold):
+    blocks = Blocks()
+    tensor = blocks.tensor((2, 3, 500))
+    held, address = hold(tensor), tensor.data_ptr()
+    del tensor
+    assert blocks.tensor((2, 3, 500)).data_ptr() != address
+    del held
+    again = [blocks.tensor((5,)) for _ in range(2)]
+    assert address in [tensor.data_ptr() for tensor in again]
+
+
+def test_shapes_change():
+    blocks = Blocks()
+    for shape in ((4, 10), (2, 3), (0, 7), (100,), (50, 2)):
+        tensor = blocks.tensor(shape)
+        assert tensor.shape == shape and tensor.dtype == torch.uint8 and tensor.is_contiguous()
+        del tensor
+    assert [block.size for block in blocks._free] == [100]

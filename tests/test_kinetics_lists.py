@@ -1,0 +1,362 @@
+"""The list tools of process_data/kinetics/, each as the command that a user types."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from datasets.class_ids import read_class_ids
+from utils.errors import UserError
+from utils.files import atomic_write
+
+
+@pytest.fixture
+def tool(repo, tmp_path):
+    """Run a tool in tmp_path. Returns its status, its stdout and its stderr."""
+
+    def run(name, *words, **env):
+        command = [sys.executable, str(repo / "process_data/kinetics" / name), *map(str, words)]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=os.environ | env)
+        assert "Traceback" not in done.stderr
+        return done.returncode, done.stdout, done.stderr
+
+    return run
+
+
+def assert_one_line(result, *parts):
+    status, _, stderr = result
+    assert status == 1
+    assert stderr.count("\n") == 1 and stderr.startswith("error: ")
+    for part in parts:
+        assert part in stderr
+
+
+# atomic_write, class ids
+
+
+def test_atomic_write(tmp_path):
+    path = tmp_path / "file"
+    with atomic_write(path, "w") as file:
+        file.write("old")
+        assert not path.exists()
+    with pytest.raises(ZeroDivisionError), atomic_write(path, "w") as file:
+        file.write("new")
+        raise ZeroDivisionError
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["file"]
+    with pytest.raises(UserError, match="cannot be written: No such"), atomic_write(tmp_path / "no/file"):
+        pass
+    with pytest.raises(FileNotFoundError), atomic_write(path):
+        (tmp_path / "another").read_text()
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
+def test_atomic_write_without_space(tmp_path, monkeypatch):
+    full = open("/dev/full", "wb")  # noqa: SIM115
+    monkeypatch.setattr("utils.files.open", lambda path, mode: full, raising=False)
+    message = "x: cannot be written: No space left on device"
+    with pytest.raises(UserError, match=message), atomic_write(tmp_path / "x") as file:
+        file.write(b"text")
+    assert os.listdir(tmp_path) == []
+
+
+def test_class_ids_of_kinetics(repo):
+    ids = read_class_ids(repo / "process_data/kinetics/classids.json")
+    assert sorted(ids.values()) == list(range(400))
+    known = {"abseiling": 0, "air drumming": 1, "hurling (sport)": 161, "petting cat": 213, "zumba": 399}
+    assert ids | known == ids
+
+
+def test_class_ids_against_the_list_of_names(repo, shared):
+    names = (shared / "spec/kinetics400.txt").read_text().splitlines()
+    ids = read_class_ids(repo / "process_data/kinetics/classids.json")
+    assert ids == {name: i for i, name in enumerate(names)}
+
+
+def test_class_ids_in_the_legacy_form(tmp_path):
+    (tmp_path / "ids.json").write_text(r'{"\"petting cat\"": 229, "abseiling": 0}')
+    assert read_class_ids(tmp_path / "ids.json") == {"petting cat": 229, "abseiling": 0}
+
+
+@pytest.mark.parametrize("text", [
+    "", "[1]", '"a"', "3", '[["a", 0]]', "{}", '{"a": "0"}', '{"a": true}', '{"a": -1}', '{"a": 1.0}',
+    '{"a": {"b": 1}}', '{"a": 0, "b": 0}', '{"a": 0, "a": 1}', r'{"a": 0, "\"a\"": 1}', "[" * 100_000,
+])
+def test_bad_class_ids(tmp_path, text):
+    (tmp_path / "ids.json").write_text(text)
+    with pytest.raises(UserError) as caught:
+        read_class_ids(tmp_path / "ids.json")
+    assert str(caught.value).startswith(str(tmp_path / "ids.json"))
+    assert "\n" not in str(caught.value)
+
+
+# gen_py_list.py
+
+
+@pytest.fixture
+def train(tmp_path):
+    (tmp_path / "ids.json").write_text(json.dumps({"petting cat": 229, "abseiling": 0, "zumba": 7}))
+    videos = ["petting cat/b.mp4", "petting cat/a.mp4", "abseiling/c.mp4"]
+    for name in [*videos, "abseiling/.partial.d.mp4", "notes.txt"]:
+        path = tmp_path / "train" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    (tmp_path / "train/abseiling/folder").mkdir()
+    return tmp_path / "train"
+
+
+def test_gen_py_list(tool, train, tmp_path):
+    for _ in range(2):  # the second time the folder has its new name
+        status, *_ = tool("gen_py_list.py", train, "list.txt", "--classids", "ids.json")
+        assert status == 0
+        assert (tmp_path / "list.txt").read_text() == (
+            f"{train}/abseiling/c.mp4 0\n{train}/petting_cat/a.mp4 229\n{train}/petting_cat/b.mp4 229\n"
+        )
+    assert sorted(os.listdir(train)) == ["abseiling", "notes.txt", "petting_cat"]
+
+
+def test_gen_py_list_has_the_old_defaults(tool, train, tmp_path):
+    (tmp_path / "YOUR_DATASET_FOLDER").mkdir()
+    (train / "notes.txt").unlink()
+    train.rename(tmp_path / "YOUR_DATASET_FOLDER/train")
+    assert tool("gen_py_list.py")[0] == 0
+    lines = (tmp_path / "trainlist.txt").read_text().splitlines()
+    assert lines[0] == "YOUR_DATASET_FOLDER/train/abseiling/c.mp4 0"
+    assert len(lines) == 3
+
+
+def test_gen_py_list_refuses(tool, train, tmp_path):
+    def listing(folder):
+        return tool("gen_py_list.py", folder, "list.txt", "--classids", "ids.json")
+
+    assert_one_line(listing("none"), "none: cannot list the folder")
+    (train / "petting cats").mkdir()
+    assert_one_line(listing(train), "petting cats: no such class", "'petting cat'")
+    (train / "petting cats").rename(train / "petting_cat")
+    assert_one_line(listing(train), "'petting cat' and 'petting_cat'")
+    assert (train / "petting cat").exists() and not (tmp_path / "list.txt").exists()
+    assert_one_line(listing(train / "abseiling/folder"), "got none")
+    (tmp_path / "empty/zumba").mkdir(parents=True)
+    assert_one_line(listing("empty"), "expected videos in its class folders")
+    assert not (tmp_path / "list.txt").exists()
+
+
+# change_listname.py
+
+
+def test_change_listname(tool, tmp_path):
+    (tmp_path / "in.txt").write_text("/a/1/1.mp4 1\n/b/x y.mp4 1,2\n/a/1/2.mp4 1")
+    assert tool("change_listname.py", "in.txt", "out.txt", "1", "ONE")[0] == 0
+    assert (tmp_path / "out.txt").read_text() == "/a/ONE/ONE.mp4 1\n/b/x y.mp4 1,2\n/a/ONE/2.mp4 1"
+    assert tool("change_listname.py", "in.txt", "in.txt", "/a/", "/c d/")[0] == 0
+    assert (tmp_path / "in.txt").read_text() == "/c d/1/1.mp4 1\n/b/x y.mp4 1,2\n/c d/1/2.mp4 1"
+
+
+def test_change_listname_refuses(tool, tmp_path):
+    def change(*words):
+        return tool("change_listname.py", *words)
+
+    (tmp_path / "in.txt").write_text("/a/1.mp4 1\n")
+    assert_one_line(change("in.txt", "out.txt", "/train/", "/x/"), "in.txt", "'/train/'")
+    assert_one_line(change("in.txt", "out.txt", "", "/x/"), "OLD")
+    assert_one_line(change("none.txt", "out.txt", "/a/", "/x/"), "cannot read the list none.txt")
+    assert_one_line(change("in.txt", "no/out.txt", "/a/", "/x/"), "no/out.txt: cannot be written")
+    assert os.listdir(tmp_path) == ["in.txt"]
+
+
+# shuffle_list_rep.py
+
+
+def test_shuffle(tool, tmp_path):
+    lines = [f"/data/video_{i}.mp4 {i}" for i in range(50)]
+    (tmp_path / "trainlist.txt").write_text("\n".join(lines))  # without a line break at the end
+    assert tool("shuffle_list_rep.py", "out.txt")[0] == 0
+    written = (tmp_path / "out.txt").read_text()
+    repetitions = np.array(written.splitlines()).reshape(100, 50)
+    assert all(sorted(repetition) == sorted(lines) for repetition in repetitions)
+    assert len({tuple(repetition) for repetition in repetitions}) == 100
+
+    assert tool("shuffle_list_rep.py", "same.txt", "--seed", "2", "--repetitions", "3")[0] == 0
+    assert written.startswith((tmp_path / "same.txt").read_text())
+    assert tool("shuffle_list_rep.py", "other.txt", "--seed", "3", "--repetitions", "3")[0] == 0
+    assert not written.startswith((tmp_path / "other.txt").read_text())
+
+
+def test_shuffle_needs_no_memory_for_what_it_writes(repo, tmp_path):
+    line = "/data/kinetics/" + "x" * 200 + ".mp4 1\n"
+    (tmp_path / "trainlist.txt").write_text(line * 20_000)
+    program = f"""
+import resource, runpy, sys
+import numpy, tqdm
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+sys.argv = ["shuffle_list_rep.py", "out.txt", "--repetitions", "30"]
+try:
+    runpy.run_path({str(repo / "process_data/kinetics/shuffle_list_rep.py")!r}, run_name="__main__")
+except SystemExit as end:
+    assert not end.code
+print("grown by", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert (tmp_path / "out.txt").stat().st_size == 30 * 20_000 * len(line)  # 133 MB
+    assert int(done.stdout.rsplit(maxsplit=1)[1]) < 20_000  # KiB
+
+
+def test_shuffle_refuses(tool, tmp_path):
+    assert_one_line(tool("shuffle_list_rep.py", "out.txt"), "cannot read the list trainlist.txt")
+    (tmp_path / "trainlist.txt").touch()
+    assert_one_line(tool("shuffle_list_rep.py", "out.txt"), "trainlist.txt", "an empty file")
+    assert_one_line(tool("shuffle_list_rep.py", "out.txt", "--repetitions", "0"), "--repetitions")
+    assert os.listdir(tmp_path) == ["trainlist.txt"]
+
+
+# downscale_video_joblib.py
+
+FAKE_FFMPEG = f"""#!{sys.executable}
+import json, os, signal, sys, time
+source, target = sys.argv[sys.argv.index("-i") + 1].removeprefix("file:"), sys.argv[-1].removeprefix("file:")
+with open(os.environ["CALLS"], "a") as file:
+    print(json.dumps(sys.argv[1:]), file=file)
+with open(target, "w") as file:
+    file.write("half of ")
+    file.flush()
+    if "slow" in source:
+        time.sleep(30)
+    if "killed" in source:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if "bad" in source:
+        print("moov atom not found", file=sys.stderr)
+        print("Invalid data found", file=sys.stderr)
+        sys.exit(3)
+    file.write(source)
+if "empty" in source:
+    os.truncate(target, 0)
+"""
+
+
+@pytest.fixture
+def fake(tmp_path):
+    """A folder `bin` with a fake ffmpeg. Gives the environment that it is found in."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/ffmpeg").write_text(FAKE_FFMPEG)
+    (tmp_path / "bin/ffmpeg").chmod(0o755)
+    return {"PATH": str(tmp_path / "bin"), "CALLS": str(tmp_path / "calls")}
+
+
+def make_videos(tmp_path, *names, prefix="/elsewhere/"):
+    for name in names:
+        (tmp_path / "train" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "train" / name).touch()
+    (tmp_path / "list.txt").write_text("".join(f"{prefix}{name} 3\n" for name in names))
+
+
+ARGS = ("downscale_video_joblib.py", "--list_file", "list.txt", "--folder", "train", "--out", "out")
+
+
+def files_under(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def test_downscale(tool, fake, tmp_path):
+    good = ["a/1.mp4", "a/2.avi", "petting cat/-3 x.mp4"]
+    make_videos(tmp_path, *good, "a/bad.mp4", "a/killed.mp4", "a/empty.mp4", "a/1.mp4")
+    with open(tmp_path / "list.txt", "a") as file:
+        file.write("/elsewhere/a/gone.mp4 3\n/elsewhere/../up.mp4 3\nalone.mp4 3\n")
+    status, stdout, _ = tool(*ARGS, "--jobs", "2", **fake)
+    assert status == 1
+    assert files_under(tmp_path / "out") == [".downscale.lock", *good]
+    assert (tmp_path / "out/a/1.mp4").read_text() == "half of train/a/1.mp4"
+    failures = [line.partition("]: ")[2] for line in stdout.splitlines() if line.startswith("[ERROR")]
+    assert failures == [
+        "/elsewhere/../up.mp4 3: expected a path that ends with <class>/<file>",
+        "a/bad.mp4: ffmpeg ended with status 3: Invalid data found",
+        "a/empty.mp4: ffmpeg wrote nothing: no message",
+        "a/gone.mp4: no such file: train/a/gone.mp4",
+        "a/killed.mp4: ffmpeg was killed by signal 9",
+        "alone.mp4 3: expected a path that ends with <class>/<file>",
+    ]
+    assert "3 videos rescaled, 6 failed" in stdout
+
+    commands = [json.loads(line) for line in (tmp_path / "calls").read_text().splitlines()]
+    assert len(commands) == 6  # one for each distinct video that is there
+    command = next(command for command in commands if "file:train/a/2.avi" in command)
+    for option, value in {"-vf": "scale=trunc(oh*a/2)*2:256", "-q:v": "1", "-c:a": "copy"}.items():
+        assert command[command.index(option) + 1] == value
+
+
+def test_downscale_skips_what_is_done(tool, fake, tmp_path):
+    make_videos(tmp_path, "a/1.mp4", "a/2.mp4")
+    (tmp_path / "out/a").mkdir(parents=True)
+    (tmp_path / "out/a/1.mp4").write_text("done before")
+    status, stdout, _ = tool(*ARGS, **fake)
+    assert status == 0
+    assert "2 videos, 1 done before" in stdout and "1 videos rescaled, 0 failed" in stdout
+    assert (tmp_path / "out/a/1.mp4").read_text() == "done before"
+    assert len((tmp_path / "calls").read_text().splitlines()) == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_downscale_that_is_stopped_leaves_no_half_video(repo, tool, fake, tmp_path, number):
+    make_videos(tmp_path, *[f"a/slow{i}.mp4" for i in range(5)])
+    program = str(repo / "process_data/kinetics" / ARGS[0])
+    process = subprocess.Popen(
+        [sys.executable, program, *ARGS[1:], "--jobs", "2"], cwd=tmp_path, env=os.environ | fake,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )
+    deadline = time.monotonic() + 20
+    while len(list((tmp_path / "out").rglob(".partial.*"))) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert_one_line(tool(*ARGS, **fake), "another downscale_video_joblib.py is at work")
+    process.send_signal(number)
+    # Not communicate(): after SIGKILL the fake ffmpegs live on and hold the pipes.
+    assert process.wait(timeout=20) == (-9 if number == signal.SIGKILL else 1)
+    if number == signal.SIGKILL:
+        os.killpg(process.pid, signal.SIGKILL)
+    else:
+        assert process.stderr.read().endswith("error: stopped; the same command goes on from here\n")
+        assert files_under(tmp_path / "out") == [".downscale.lock"]
+    process.stdout.close()
+    process.stderr.close()
+    assert not list((tmp_path / "out").rglob("slow*"))
+
+    # The same command, with an ffmpeg that has got faster.
+    (tmp_path / "bin/ffmpeg").write_text(FAKE_FFMPEG.replace("time.sleep(30)", "pass"))
+    assert tool(*ARGS, **fake)[0] == 0
+    assert files_under(tmp_path / "out") == [".downscale.lock", *[f"a/slow{i}.mp4" for i in range(5)]]
+
+
+def test_downscale_refuses(tool, fake, tmp_path):
+    assert_one_line(tool(*ARGS, **fake), "cannot read the list list.txt")
+    make_videos(tmp_path)
+    assert_one_line(tool(*ARGS, **fake), "an empty file")
+    assert_one_line(tool(*ARGS, PATH=str(tmp_path)), "ffmpeg: not found")
+    assert_one_line(tool(*ARGS, "--jobs", "0", **fake), "--jobs")
+    assert_one_line(tool(*ARGS, "--out", "train/../train", **fake), "--out: expected another folder")
+    (tmp_path / "out").touch()
+    make_videos(tmp_path, "a/1.mp4")
+    assert_one_line(tool(*ARGS, **fake), "out: File exists")
+
+
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="no ffmpeg here")
+def test_downscale_with_the_real_ffmpeg(tool, tmp_path):
+    cv2 = pytest.importorskip("cv2")
+    make_videos(tmp_path, "a/1.avi", "a/bad.mp4")
+    writer = cv2.VideoWriter(str(tmp_path / "train/a/1.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 10, (202, 128))
+    for value in range(3):
+        writer.write(np.full((128, 202, 3), 50 * value, np.uint8))
+    writer.release()
+    (tmp_path / "train/a/bad.mp4").write_text("no video")
+    status, stdout, _ = tool(*ARGS)
+    assert status == 1
+    assert "a/bad.mp4: ffmpeg ended with status" in stdout
+    assert files_under(tmp_path / "out") == [".downscale.lock", "a/1.avi"]
+    video = cv2.VideoCapture(str(tmp_path / "out/a/1.avi"))
+    frames = [frame for ok, frame in iter(video.read, (False, None)) if ok]
+    assert [frame.shape for frame in frames] == [(256, 404, 3)] * 3

@@ -1,0 +1,379 @@
+"""The same training on any number of processes, and through any interruption: real processes, signals and kills."""
+
+import contextlib
+import os
+import random
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import tiny_job
+from zygote import Zygote
+
+from utils.caffe2_pickle import load
+from utils.interruption import EXIT_INTERRUPTED
+
+# More kills by hand: NLNET_KILLS=20 pytest tests/test_processes.py
+KILLS = int(os.environ.get("NLNET_KILLS", "5"))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tiny")
+    tiny_job.make_data(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def zygote():
+    with Zygote() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def undisturbed(zygote, repo, data, tmp_path_factory):
+    """A run in one process that nothing disturbed: its folder."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    assert zygote.run(tiny_job.command(repo, data, folder), folder / "log.txt") == 0, (folder / "log.txt").read_text()
+    return folder
+
+
+def blobs(folder, iteration=6):
+    return load(folder / "checkpoints" / f"c2_model_iter{iteration}.pkl")["blobs"]
+
+
+def assert_same_bytes(one, other):
+    assert one.keys() == other.keys()
+    for name in one:
+        assert np.asarray(one[name]).tobytes() == np.asarray(other[name]).tobytes(), name
+
+
+def run_tool(words, timeout=120, **environment):
+    """Run a tool as a user does: (status, standard output, standard error)."""
+    tool = f"tools/{words[0]}.py"
+    process = subprocess.run([sys.executable, tool, *words[1:]], capture_output=True, text=True, timeout=timeout,
+                             env=os.environ | environment)
+    return process.returncode, process.stdout, process.stderr
+
+
+# ------------------------------------------------------------------------------------------ number of processes
+
+
+def test_four_replicas_in_one_two_and_four_processes(repo, data, tmp_path, monkeypatch):
+    monkeypatch.chdir(repo)
+    runs = {}
+    for name, processes in (("one", 1), ("two", 2), ("two again", 2), ("four", 4)):
+        folder = tmp_path / name.replace(" ", "_")
+        words = tiny_job.command(
+            repo, data, folder, NUM_GPUS=4, NUM_PROCESSES=processes, SOLVER__MAX_ITER=5, TRAIN__EVAL_PERIOD=1,
+            TRAIN__BATCH_SIZE=4, TEST__BATCH_SIZE=4, TRAIN__COMPUTE_PRECISE_BN=False, SOLVER__BASE_LR=0.0001,
+            SOLVER__STEP_SIZES="[9]")
+        status, output, errors = run_tool(words, OMP_NUM_THREADS="1")
+        assert status == 0, errors
+        (folder / "log.txt").write_text(output)
+        runs[name] = (tiny_job.stats(folder / "log.txt"), blobs(folder, 5))
+    losses, weights = runs["one"]
+    for name in ("two", "four"):
+        for it in range(1, 6):
+            assert runs[name][0][it]["train_loss"] == pytest.approx(losses[it]["train_loss"], rel=1e-5)
+        for blob, value in weights.items():
+            scale = max(np.abs(value).max(), 1e-3)
+            assert np.abs(np.asarray(runs[name][1][blob]) - value).max() <= 1e-5 * scale, blob
+    assert_same_bytes(runs["two"][1], runs["two again"][1])
+    assert tiny_job.values_of(runs["two"][0]) == tiny_job.values_of(runs["two again"][0])
+
+
+def test_torchrun_gives_the_same_as_the_tools_own_start(repo, data, tmp_path, monkeypatch):
+    monkeypatch.chdir(repo)
+    own, torchrun = (tiny_job.command(repo, data, tmp_path / name, NUM_PROCESSES=2, SOLVER__MAX_ITER=3,
+                                      TRAIN__TEST_AFTER_TRAIN=True) for name in ("own", "torchrun"))
+    status, _, errors = run_tool(own)
+    assert status == 0, errors
+    subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
+                    "tools/train_net_video.py", *torchrun[1:]], check=True, capture_output=True, timeout=120)
+    assert_same_bytes(blobs(tmp_path / "own", 3), blobs(tmp_path / "torchrun", 3))
+    assert (tmp_path / "own" / "results_probs.pkl").read_bytes() == \
+        (tmp_path / "torchrun" / "results_probs.pkl").read_bytes()
+
+
+def test_the_root_alone_speaks_and_speaks_for_all(repo, data, tmp_path, monkeypatch):
+    monkeypatch.chdir(repo)
+    words = tiny_job.command(repo, data, tmp_path / "run", NUM_PROCESSES=2, TRAIN__TEST_AFTER_TRAIN=True)
+    status, output, errors = run_tool(words)
+    assert status == 0, errors
+    assert len(re.findall(r"^\| Train ETA", output, re.MULTILINE)) == 6
+    assert len(re.findall(r"^\| Test:", output, re.MULTILINE)) == 4  # two evaluations of two batches
+    assert output.count("Training with config:") == 2  # the training's and the test's
+    assert len(re.findall("Bad video .*gone.mp4", output)) == 2  # once in the training, once in the test
+    assert "Num of empty videos: 1" in output
+
+
+# ------------------------------------------------------------------------------------------------ interruption
+
+
+def train_until_done(zygote, words, log, disturb):
+    """Start again until the run ends by itself; disturb(run) may end it before. Returns how often it did."""
+    for disturbed in range(200):
+        run = zygote.start(words, log)
+        disturb(run)
+        status = run.wait()
+        if status == 0:
+            return disturbed
+        # 130 and -SIGTERM: so soon that there was nothing to save yet.
+        assert status in (-signal.SIGKILL, EXIT_INTERRUPTED, -signal.SIGTERM, 130), log.read_text()[-2000:]
+    raise AssertionError("no end")
+
+
+def random_signal(number, times, folder, seed):
+    """A disturbance: the signal at a random moment, for the first `times` runs. Moments are of three kinds: soon after
+    the start, while a checkpoint is being written, and some time after one."""
+    rng = random.Random(seed)
+    moments = ["start", "writing", "after"] * times
+    moments = moments[:times]
+    rng.shuffle(moments)
+
+    def waited_for(run, pattern):
+        before = set(folder.glob(pattern))
+        while run.wait(0.001) is None:
+            if set(folder.glob(pattern)) - before:
+                return
+
+    def disturb(run):
+        if not moments:
+            return
+        moment = moments.pop()
+        if moment != "start":
+            waited_for(run, "checkpoints/.*.tmp" if moment == "writing" else "checkpoints/*.pkl")
+        if run.wait(0 if moment == "writing" else rng.uniform(0, 1)) is None:
+            run.kill(number)
+
+    return disturb
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_an_ended_training_goes_on_as_if_it_had_not(number, zygote, repo, data, tmp_path, capsys):
+    kills = KILLS if number == signal.SIGKILL else max(3, KILLS // 2)
+    # A killed run may have done nothing that counts; those that have are enough for this many kills.
+    options = {"CHECKPOINT__CHECKPOINT_PERIOD": 1, "SOLVER__MAX_ITER": 3 + kills,
+               "SOLVER__STEP_SIZES": f"[2,2,{kills}]"}
+    whole, ended = tmp_path / "whole", tmp_path / "ended"
+    assert zygote.run(tiny_job.command(repo, data, whole, **options), tmp_path / "whole.txt") == 0
+    words = tiny_job.command(repo, data, ended, **options)
+    done = train_until_done(zygote, words, tmp_path / "ended.txt", random_signal(number, kills, ended, int(number)))
+    assert done >= kills // 2
+    assert_same_bytes(blobs(ended, 3 + kills), blobs(whole, 3 + kills))
+    assert tiny_job.values_of(tiny_job.stats(tmp_path / "ended.txt")) == \
+        tiny_job.values_of(tiny_job.stats(tmp_path / "whole.txt"))
+    with capsys.disabled():
+        print(f"\n{signal.Signals(number).name}: {kills} tried, {done} hit a running training, all survived")
+
+
+def test_a_signal_leaves_a_checkpoint_and_a_status_of_its_own(zygote, repo, data, undisturbed, tmp_path):
+    words = tiny_job.command(repo, data, tmp_path, CHECKPOINT__CHECKPOINT_PERIOD=-1)
+    run = zygote.start(words, tmp_path / "log.txt")
+    log = tmp_path / "log.txt"
+    while not log.exists() or "Iters [2/6]" not in log.read_text():
+        assert run.wait(0.02) is None
+    run.kill(signal.SIGTERM)
+    assert run.wait() == EXIT_INTERRUPTED
+    assert "SIGTERM: ending this run" in (tmp_path / "log.txt").read_text()
+    saved = list((tmp_path / "checkpoints").glob("*.pkl"))
+    assert len(saved) == 1
+    assert zygote.run(words, tmp_path / "log.txt") == 0
+    text = (tmp_path / "log.txt").read_text()
+    assert [int(n) for n in re.findall(r"Iters \[(\d)/6\]", text)] == [1, 2, 3, 4, 5, 6]
+
+
+def test_keeping_the_last_checkpoints_alone(zygote, repo, data, tmp_path):
+    words = tiny_job.command(repo, data, tmp_path, CHECKPOINT__CHECKPOINT_PERIOD=1, CHECKPOINT__KEEP_LAST=2)
+    assert zygote.run(words, tmp_path / "log.txt") == 0
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == \
+        ["c2_model_iter5.pkl", "c2_model_iter6.pkl"]
+
+
+# ---------------------------------------------------------------------------------------------------- the test
+
+
+def test_command(repo, data, folder, weights, **options):
+    options = {"TEST__TEST_FULLY_CONV": True, "TRAIN__JITTER_SCALES": "[200,200]", "TEST__BATCH_SIZE": 2} | options
+    return tiny_job.command(repo, data, folder, "test_net_video", TEST__PARAMS_FILE=weights, **options)
+
+
+test_command.__test__ = False
+
+
+def report(log):
+    return re.findall(r"\]: ((?:Num|Max|Min|Clip|top|Id).*)$", log.read_text(), re.MULTILINE)
+
+
+def test_a_killed_test_gives_the_same_report(zygote, repo, data, undisturbed, tmp_path, capsys):
+    weights = undisturbed / "checkpoints" / "c2_model_iter6.pkl"
+    kills = max(3, KILLS // 2)
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    start = time.monotonic()
+    assert zygote.run(test_command(repo, data, whole, weights), tmp_path / "whole.txt") == 0
+    longest = time.monotonic() - start
+    rng, left = random.Random(1), list(range(kills))
+
+    def disturb(run):
+        if left and run.wait(rng.uniform(0, longest) / (kills - left.pop())) is None:
+            run.kill()
+
+    done = train_until_done(zygote, test_command(repo, data, killed, weights), tmp_path / "killed.txt", disturb)
+    assert report(tmp_path / "killed.txt") == report(tmp_path / "whole.txt") != []
+    assert (killed / "results_probs.pkl").read_bytes() == (whole / "results_probs.pkl").read_bytes()
+    with capsys.disabled():
+        print(f"\ntest: {kills} kills tried, {done} hit a running test, all survived")
+
+
+def interrupted_test(zygote, words, log):
+    """A test that was asked to end after its first scores."""
+    run = zygote.start(words, log)
+    while not log.exists() or not re.search(r"\]: 0/\d+ iter", log.read_text()):
+        assert run.wait(0.005) is None
+    run.kill(signal.SIGTERM)
+    assert run.wait() == EXIT_INTERRUPTED
+
+
+@pytest.mark.parametrize("what, change", [
+    ("weights", {}),
+    ("configuration", {"TEST__SCALE": 208}),
+    ("list", {}),
+])
+def test_scores_of_something_else_are_not_mixed_in(what, change, zygote, repo, data, undisturbed, tmp_path):
+    weights = undisturbed / "checkpoints" / "c2_model_iter6.pkl"
+    log, folder = tmp_path / "log.txt", tmp_path / "run"
+    interrupted_test(zygote, test_command(repo, data, folder, weights), log)
+    if what == "weights":
+        weights = undisturbed / "checkpoints" / "c2_model_iter4.pkl"
+    if what == "list":
+        other = tmp_path / "data"
+        shutil.copytree(data, other)
+        lines = (other / "test.txt").read_text().splitlines(keepends=True)
+        (other / "test.txt").write_text("".join(reversed(lines)))
+        data = other
+    scores = (folder / "results_scores.h5").read_bytes()
+    assert zygote.run(test_command(repo, data, folder, weights, **change), log) == 1
+    error = [line for line in log.read_text().splitlines() if line.startswith("error: ")]
+    assert len(error) == 1 and "results_scores.h5" in error[0] and f"another {what}" in error[0]
+    assert (folder / "results_scores.h5").read_bytes() == scores
+
+
+def test_scores_of_a_finished_test_give_way(zygote, repo, data, undisturbed, tmp_path):
+    for iteration in (6, 4):
+        weights = undisturbed / "checkpoints" / f"c2_model_iter{iteration}.pkl"
+        assert zygote.run(test_command(repo, data, tmp_path, weights), tmp_path / f"{iteration}.txt") == 0
+    results = [entry[1] for entry in load_results(tmp_path / "results_probs.pkl")]
+    assert zygote.run(test_command(repo, data, tmp_path / "alone", weights), tmp_path / "alone.txt") == 0
+    assert results == [entry[1] for entry in load_results(tmp_path / "alone" / "results_probs.pkl")]
+
+
+def load_results(path):
+    import pickle
+
+    return pickle.loads(path.read_bytes())
+
+
+# ---------------------------------------------------------------------------------------------------- accidents
+
+
+def children_of(pid):
+    with open(f"/proc/{pid}/task/{pid}/children") as children:
+        return [int(child) for child in children.read().split()]
+
+
+def alive(pid):
+    try:
+        with open(f"/proc/{pid}/stat") as stat:
+            return stat.read().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.fixture
+def two_processes(repo, data, tmp_path, monkeypatch):
+    """A training in two processes that has done two iterations: (the tool's Popen, its workers' pids, its log)."""
+    monkeypatch.chdir(repo)
+    log = tmp_path / "log.txt"
+    words = tiny_job.command(repo, data, tmp_path, NUM_PROCESSES=2, SOLVER__MAX_ITER=10000,
+                             SOLVER__STEP_SIZES="[10000]", TRAIN__EVAL_PERIOD=10000)
+    with open(log, "w") as output:
+        process = subprocess.Popen([sys.executable, "-u", "tools/train_net_video.py", *words[1:]], stdout=output,
+                                   stderr=output)
+    while "Iters [2/" not in log.read_text():
+        assert process.poll() is None, log.read_text()
+        time.sleep(0.05)
+    workers = children_of(process.pid)
+    yield process, workers, log
+    for pid in [process.pid, *workers]:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    process.wait()
+
+
+def test_a_killed_worker_ends_the_run(two_processes):
+    process, workers, log = two_processes
+    os.kill(workers[-1], signal.SIGKILL)
+    start = time.monotonic()
+    assert process.wait(20) == 1
+    assert time.monotonic() - start < 10
+    errors = [line for line in log.read_text().splitlines() if "rror" in line]
+    assert len(errors) == 1 and "was ended by SIGKILL" in errors[0], errors
+    assert "Traceback" not in log.read_text()
+    assert not any(alive(pid) for pid in workers)
+
+
+def test_no_orphans_when_the_launcher_is_killed(two_processes):
+    process, workers, _ = two_processes
+    process.kill()
+    deadline = time.monotonic() + 10
+    while any(alive(pid) for pid in workers):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_ctrl_c_ends_all_with_a_checkpoint(two_processes):
+    process, workers, log = two_processes
+    process.send_signal(signal.SIGINT)
+    assert process.wait(30) == EXIT_INTERRUPTED
+    assert "Saving model params" in log.read_text() and "Traceback" not in log.read_text()
+    assert not any(alive(pid) for pid in workers)
+
+
+def test_a_taken_port(repo, data, tmp_path, monkeypatch):
+    monkeypatch.chdir(repo)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        words = tiny_job.command(repo, data, tmp_path, NUM_PROCESSES=2)
+        status, _, errors = run_tool(words, timeout=60, MASTER_PORT=str(port))
+    errors = [line for line in errors.splitlines() if line.startswith("error: ")]
+    assert status == 1
+    assert len(errors) == 1 and str(port) in errors[0] and "in use" in errors[0]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system takes root")
+def test_a_full_disk(zygote, repo, data, tmp_path):
+    folder = tmp_path / "small"
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", folder], capture_output=True).returncode:
+        pytest.skip("mounting is not permitted here")
+    try:
+        words = tiny_job.command(repo, data, folder, CHECKPOINT__CHECKPOINT_PERIOD=2)
+        log = tmp_path / "log.txt"
+        (folder / "ballast").write_bytes(bytes(10 << 20))
+        assert zygote.run(words, log) == 1
+        errors = [line for line in log.read_text().splitlines() if line.startswith("error: ")]
+        assert len(errors) == 1 and "c2_model_iter2.pkl: cannot be written: No space left on device" in errors[0]
+        assert "Traceback" not in log.read_text()
+        assert list((folder / "checkpoints").iterdir()) == []
+        (folder / "ballast").unlink()
+    finally:
+        subprocess.run(["umount", folder], check=True)

@@ -1,0 +1,86 @@
+"""utils.visualize and tools/plot_log.py."""
+
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+
+from utils.errors import UserError
+from utils.log_parser import Log, TrainLine
+from utils.visualize import log_names, plot_logs, smooth
+
+
+def make_log(loss):
+    """Training lines with a constant loss and errors, and two evaluations."""
+    train = [TrainLine("0:00:01", 0.1, i, 100, 1.0, 0.5, loss, 60.0, 20.0) for i in range(1, 101)]
+    stats = [{"currentIter": i, "test_err": 70.0, "test_err5": 30.0} for i in (50, 100)]
+    return Log(train=train, evaluations=stats)
+
+
+def has_color(image, rgb, tolerance=12):
+    return bool((np.abs(image[..., ::-1].astype(int) - rgb) <= tolerance).all(-1).any())
+
+
+BLUE, ORANGE = (31, 119, 180), (255, 127, 14)  # matplotlib's first two colours
+
+
+def test_picture_shows_every_log(tmp_path):
+    one, two = tmp_path / "one.png", tmp_path / "two.png"
+    plot_logs({"a": make_log(1.0)}, one)
+    plot_logs({"a": make_log(1.0), "b": make_log(2.0)}, two)
+    first, second = cv2.imread(str(one)), cv2.imread(str(two))
+    assert first.shape[1] > 2 * first.shape[0] > 800  # three panels side by side
+    assert has_color(first, BLUE) and not has_color(first, ORANGE)
+    assert has_color(second, BLUE) and has_color(second, ORANGE)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["one.png", "two.png"]
+
+
+def test_losses_that_are_no_numbers_leave_a_picture(tmp_path):
+    plot_logs({"a": make_log(float("nan"))}, tmp_path / "a.png")
+    assert cv2.imread(str(tmp_path / "a.png")) is not None
+
+
+def test_one_kind_of_line_is_enough(tmp_path):
+    log = make_log(1.0)
+    plot_logs({"a": Log(train=log.train), "b": Log(evaluations=log.evaluations)}, tmp_path / "a.png")
+    image = cv2.imread(str(tmp_path / "a.png"))
+    assert has_color(image, BLUE) and has_color(image, ORANGE)
+
+
+def test_log_without_lines(tmp_path):
+    with pytest.raises(UserError, match="empty: expected .*Train ETA.* found none"):
+        plot_logs({"a": make_log(1.0), "empty": Log()}, tmp_path / "a.png")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_smooth_is_the_mean_of_the_last_values():
+    assert smooth([1, 2, 3, 4, 5], 1).tolist() == [1, 2, 3, 4, 5]
+    assert smooth([1, 2, 3, 4, 5], 2).tolist() == [1, 1.5, 2.5, 3.5, 4.5]
+    assert smooth([1, 2, 6], 10).tolist() == [1, 1.5, 3]
+
+
+def test_log_names():
+    assert log_names(["/x/run_a/log.txt", "/x/run_b/log.txt", "old.log"]) == ["run_a", "run_b", "old"]
+    assert log_names(["/x/run/log.txt", "/y/run/log.txt"]) == ["/x/run/log.txt", "/y/run/log.txt"]
+
+
+def plot_log(repo, *words):
+    command = [sys.executable, repo / "tools/plot_log.py", *words]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def test_command(repo, tmp_path):
+    result = plot_log(repo, repo / "tests/data/legacy_log.txt", "--output", tmp_path / "curves.png")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == f"Curves saved to: {tmp_path}/curves.png\n"
+    assert has_color(cv2.imread(str(tmp_path / "curves.png")), BLUE)
+
+
+def test_command_says_what_is_wrong(repo, tmp_path):
+    (tmp_path / "log.txt").write_text("nothing of use\n")
+    result = plot_log(repo, tmp_path / "log.txt", "--output", tmp_path / "curves.png")
+    assert result.returncode == 1
+    assert result.stderr.startswith("error: ") and result.stderr.count("\n") == 1
+    assert not (tmp_path / "curves.png").exists()
