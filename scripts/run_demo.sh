@@ -15,7 +15,7 @@ make_lmdb() {
 }
 
 mkdir -p "$data/lmdb" "$run"
-"$python" ../process_data/demo/make_motion_videos.py "$data/videos" --train 100 --val 4
+"$python" ../process_data/demo/make_motion_videos.py "$data/videos" --train 40 --val 8
 for split in train val; do
     "$python" ../process_data/kinetics/gen_py_list.py "$data/videos/$split" "$data/${split}list.txt" \
         --classids "$data/videos/classids.json"

@@ -21,9 +21,8 @@ import torch
 from core.config import load_config, log_options_without_effect, print_cfg
 from datasets.data_builder import Preparation, read_ground_truth, test_loader, test_source
 from datasets.loader import BadVideos, group_by_video
-from models.model_builder_video import create_model
+from models.inference import load_model
 from utils import cli
-from utils.checkpoints import initialize_params_from_file
 from utils.errors import UserError
 from utils.files import make_folder
 from utils.interruption import EXIT_INTERRUPTED, Interrupted, Interruption
@@ -90,9 +89,7 @@ def test_net(cfg, replicas):
     labels = read_ground_truth(cfg)
     source = test_source(cfg)
     ordinals = plan_clips(source.video_indices, cfg.TEST.DATASET_SIZE, cfg.TEST.NUM_TEST_CLIPS, cfg.TEST.BATCH_SIZE)
-    model = create_model(cfg, "test").to(replicas.device)
-    model.output = cfg.TEST.OUTPUT_NAME
-    initialize_params_from_file(model, cfg.TEST.PARAMS_FILE)
+    model = load_model(cfg, cfg.TEST.PARAMS_FILE, replicas.device)
 
     folder = Path(cfg.CHECKPOINT.DIR)
     with contextlib.ExitStack() as stack:

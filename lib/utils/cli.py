@@ -33,7 +33,14 @@ def run(main, *args):
         status = _fail("error: interrupted\n", status=130)
     except Exception:
         status = _fail(traceback.format_exc())
-    sys.exit(status)
+    if "RANK" not in os.environ:
+        sys.exit(status)
+    # One of several processes. Gloo's threads may still hold tensors of the last exchange, and letting go of one
+    # while the interpreter is being taken down aborts the process (pybind11's lock in PyTorch 2.13): leave without.
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):  # gone or closed: see above
+            stream.flush()
+    os._exit(status or 0)
 
 
 def _fail(message, status=1):
@@ -44,5 +51,4 @@ def _fail(message, status=1):
     with contextlib.suppress(OSError), open(os.environ[ERROR_FILE], "w") as file:
         file.write(message)
     # No farewell: the connections to the other processes close with this one, and its error came first.
-    sys.stderr.flush()
     os._exit(status)

@@ -18,6 +18,7 @@ from torch import distributed
 from utils.cli import ERROR_FILE
 from utils.errors import UserError
 from utils.interruption import EXIT_INTERRUPTED
+from utils.memory import keep_freed_memory
 from utils.replicas import Replicas
 
 logger = logging.getLogger(__name__)
@@ -61,6 +62,7 @@ def _choose_processes(cfg):
 
 def _device(cfg, local_rank):
     if not torch.cuda.is_available():
+        keep_freed_memory()
         return torch.device("cpu")
     device = torch.device("cuda", cfg.ROOT_GPU_ID + local_rank)
     torch.cuda.set_device(device)

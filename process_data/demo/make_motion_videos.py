@@ -7,7 +7,7 @@ only says which phase runs while the camera does. A phase is uniform and stays u
 frames of all classes follow one distribution, and no background belongs to a class. Motions go either way, so
 a mirror turns no class into another.
 
-    python process_data/demo/make_motion_videos.py OUT [--seed 0] [--train 100] [--val 4]
+    python process_data/demo/make_motion_videos.py OUT [--seed 0] [--train 40] [--val 8]
 
 writes OUT/train/<class>/scene_<n>.mp4 and OUT/val/<class>/scene_<n>.mp4 (--train and --val videos of each
 class) and OUT/classids.json. The same arguments make the same videos; one that exists is kept.
@@ -150,8 +150,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", metavar="OUT", help="folder for the videos")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--train", type=int, default=100, metavar="N", help="videos of each class to train on")
-    parser.add_argument("--val", type=int, default=4, metavar="N", help="videos of each class to test on")
+    parser.add_argument("--train", type=int, default=40, metavar="N", help="videos of each class to train on")
+    parser.add_argument("--val", type=int, default=8, metavar="N", help="videos of each class to test on")
     args = parser.parse_args()
     if min(args.seed, args.train, args.val) < 0:
         raise UserError("--seed, --train and --val: expected numbers of at least 0")
