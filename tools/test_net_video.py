@@ -89,7 +89,7 @@ def test_net(cfg, replicas):
     labels = read_ground_truth(cfg)
     source = test_source(cfg)
     ordinals = plan_clips(source.video_indices, cfg.TEST.DATASET_SIZE, cfg.TEST.NUM_TEST_CLIPS, cfg.TEST.BATCH_SIZE)
-    model = load_model(cfg, cfg.TEST.PARAMS_FILE, replicas.device)
+    model = load_model(cfg, cfg.TEST.PARAMS_FILE, replicas.device, clips=len(ordinals) // replicas.processes)
 
     folder = Path(cfg.CHECKPOINT.DIR)
     with contextlib.ExitStack() as stack:

@@ -18,7 +18,9 @@ import torch
 from core.config import load_config, log_options_without_effect, print_cfg
 from datasets.data_builder import Preparation, train_loader, val_loader, warn_of_missing_test_data
 from datasets.loader import BadVideos
+from models.compilation import compiled_for_training
 from models.complexity import count_operations
+from models.inference import for_inference
 from models.model_builder_video import create_model
 from test_net_video import test_net
 from utils import cli
@@ -46,6 +48,7 @@ from utils.metrics import (
     topk_errors,
 )
 from utils.misc import used_memory
+from utils.precision import autocast
 from utils.replicas import forward_backward
 from utils.solver import Solver
 from utils.timer import Timer
@@ -75,6 +78,7 @@ class Training:
         self.finished = state["finished"]  # whether evaluation and checkpoint of the last iteration are done, too
         self.precise_bn_iter = start.iteration - 1 if state["precise_bn"] else None
         self.averages, self.best, self.timer = Averages(**state["averages"]), BestErrors(), Timer()
+        self.unread, self.values = [], None  # results that are still on the device; what was read last
         self.prepare = Preparation(cfg, replicas.device).batch
         self.bad_videos = BadVideos(cfg.DATALOADER.MAX_BAD_IMAGES)
         self.val_position = state["val_position"]
@@ -84,14 +88,14 @@ class Training:
     def run(self):
         """Train up to SOLVER.MAX_ITER. Raises Interrupted when asked to end, with a checkpoint left to go on from."""
         with self.train_data, self.val_data, Interruption(self.replicas) as self.interruption:
-            parallel_model = self.replicas.parallel(self.model)
+            parallel_model = compiled_for_training(self.replicas.parallel(self.model), self.cfg, self.replicas.device)
             try:
                 if not self.finished:
-                    self.finish_iteration(self.start_iter - 1)
+                    self.finish_iteration(self.start_iter - 1, resumed=True)
                 for it in range(self.start_iter, self.cfg.SOLVER.MAX_ITER):
                     self.interruption.check()
-                    values = self.iterate(parallel_model, it)
-                    self.finish_iteration(it, values)
+                    self.iterate(parallel_model, it)
+                    self.finish_iteration(it)
             except Interrupted:
                 if self.iterations_done > self.start_iter:
                     self.save()
@@ -99,31 +103,45 @@ class Training:
         self.share_bad_videos()  # also: nobody goes on to the test before the root has written the last checkpoint
 
     def iterate(self, parallel_model, it):
-        """Rate, passes over the batch, update. Returns loss and errors of the batch; a NaN loss ends the run."""
+        """Rate, passes over the batch, update. Waits for the device in an iteration that has a training line, only."""
+        line_due = (it + 1) % self.cfg.LOG_PERIOD == 0
         self.timer.tic()
+        if line_due:
+            self.read_results()
+            self.timer.lap()  # a device may be iterations behind: the line tells the time of its own
         self.solver.set_lr(get_lr_at_iter(it, self.cfg), it)
         batch = self.prepare(next(self.train_data))
-        results = forward_backward(parallel_model, batch, self.replicas, self.cfg.RNG_SEED, it)
+        results = forward_backward(parallel_model, batch, self.replicas, self.cfg.RNG_SEED, it,
+                                   self.cfg.MODEL.PRECISION)
         self.solver.step()
-        values = batch_values(self.replicas.sum(results), self.cfg.TRAIN.BATCH_SIZE, it)
+        self.unread.append((it, self.replicas.sum(results)))
+        if line_due:
+            self.read_results()
         self.timer.toc()
-        self.averages.update(values, self.cfg.TRAIN.BATCH_SIZE)
         self.iterations_done, self.finished = it + 1, False
         if it == self.start_iter:
             report_complexity(self.model, self.cfg)
-        return values
 
-    def finish_iteration(self, it, values=None):
-        """Checkpoint, training line and evaluation, those that are due. Without values: what a resumed run left."""
+    def read_results(self):
+        """Take the results of the iterations since the last time into the averages; a NaN loss ends the run."""
+        for it, results in self.unread:
+            self.values = batch_values(results, self.cfg.TRAIN.BATCH_SIZE, it)
+            self.averages.update(self.values, self.cfg.TRAIN.BATCH_SIZE)
+        self.unread.clear()
+
+    def finish_iteration(self, it, resumed=False):
+        """Checkpoint, training line and evaluation, those that are due. Resumed: what an interrupted run left of it."""
         cfg, replicas = self.cfg, self.replicas
-        if checkpoint_due(it, cfg) and (values or self.precise_bn_iter != it):
+        if checkpoint_due(it, cfg) and (not resumed or self.precise_bn_iter != it):
+            self.read_results()
             self.precise_bn(it)
             self.save()
-        if values and (it + 1) % cfg.LOG_PERIOD == 0:
+        if not resumed and (it + 1) % cfg.LOG_PERIOD == 0:
             self.share_bad_videos()
             if replicas.is_root:
-                print_train_line(it, cfg.SOLVER.MAX_ITER, self.solver.lr, epoch(it + 1, cfg), self.timer, values)
+                print_train_line(it, cfg.SOLVER.MAX_ITER, self.solver.lr, epoch(it + 1, cfg), self.timer, self.values)
         if (it + 1) % cfg.TRAIN.EVAL_PERIOD == 0:
+            self.read_results()
             self.precise_bn(it)
             errors = self.evaluate()
             if replicas.is_root:
@@ -147,8 +165,9 @@ class Training:
             return [clips for clips, _ in self.prepare(next(self.train_data))]
 
         try:
-            compute_precise_bn(self.model, next_clips, self.cfg.TRAIN.ITER_COMPUTE_PRECISE_BN, self.replicas, it,
-                               self.cfg.LOG_PERIOD)
+            with autocast(self.cfg.MODEL.PRECISION, self.replicas.device):
+                compute_precise_bn(self.model, next_clips, self.cfg.TRAIN.ITER_COMPUTE_PRECISE_BN, self.replicas, it,
+                                   self.cfg.LOG_PERIOD)
         except Interrupted:
             self.train_data.position = position  # it starts anew with the same records
             raise
@@ -158,14 +177,14 @@ class Training:
         """Errors in percent over ceil(TEST.DATASET_SIZE / TEST.BATCH_SIZE) batches of val; its reader goes on."""
         logger.info("=> Testing model")
         self.replicas.broadcast_buffers(self.model)
-        self.model.eval()
-        errors = evaluate(self.model, self.val_data, self.prepare, self.cfg, self.replicas, self.interruption)
-        self.model.train()
+        network = for_inference(self.model, self.cfg.MODEL.PRECISION)
+        errors = evaluate(network, self.val_data, self.prepare, self.cfg, self.replicas, self.interruption)
         self.val_position = self.val_data.position
         return errors
 
     def save(self):
         """Write the checkpoint of the iterations done, with what else an exact continuation needs."""
+        self.read_results()
         if not self.replicas.is_root:
             return
         state = {

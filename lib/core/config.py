@@ -52,6 +52,11 @@ _LOWER_BOUNDS = (
 )
 _UPPER_BOUNDS = ((1, ("TRAIN.DROPOUT_RATE", "MODEL.BN_MOMENTUM", "NONLOCAL.BN_MOMENTUM", "SOLVER.MOMENTUM")),)
 
+_CHOICES = {
+    "MODEL.PRECISION": ("float32", "tf32", "bfloat16"),
+    "MODEL.COMPILE": ("auto", "always", "never"),
+}
+
 _DEFAULTS = default_config()
 config = default_config()
 
@@ -264,6 +269,9 @@ def assert_and_infer_cfg(cfg=config):
 
     if cfg.TEST.TEN_CROP:
         raise ConfigError("TEST.TEN_CROP: deprecated, expected False, got True; use TEST.TEST_FULLY_CONV")
+    for key, known in _CHOICES.items():
+        if _get(cfg, key) not in known:
+            raise ConfigError(f"{key}: expected one of {', '.join(known)}, got {_get(cfg, key)!r}")
     if cfg.TEST.USE_MULTI_CROP not in (0, 1, 2):
         raise ConfigError(f"TEST.USE_MULTI_CROP: expected 0, 1 or 2, got {cfg.TEST.USE_MULTI_CROP!r}")
     for key in ("TRAIN.BATCH_SIZE", "TEST.BATCH_SIZE"):

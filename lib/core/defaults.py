@@ -42,6 +42,7 @@ def default_config():
             VIDEO_LENGTH=32,  # frames in a clip
             SAMPLE_RATE=2,  # stride between them
             DROPOUT_RATE=0.0,  # before the classifier, in training only
+            CHECKPOINT_ACTIVATIONS=False,  # keep each block's input alone and compute the rest again: less memory
             TEST_AFTER_TRAIN=False,  # end with the fully convolutional test of the last checkpoint
         ),
         MODEL=AttrDict(
@@ -57,6 +58,8 @@ def default_config():
             STD=57.375,
             USE_BGR=False,  # channel order; False is RGB
             USE_AFFINE=False,  # frozen affine layers in place of batch norm
+            PRECISION="tf32",  # float32 (strict), tf32 (on GPUs that have it) or bfloat16: see utils.precision
+            COMPILE="auto",  # auto: where a long run pays for it; always; never
             ALLOW_INPLACE_SUM=True,
             ALLOW_INPLACE_RELU=True,
             ALLOW_INPLACE_RESHAPE=True,

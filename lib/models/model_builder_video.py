@@ -43,6 +43,7 @@ def create_model(cfg, split):
         groups=cfg.RESNETS.NUM_GROUPS,
         width_per_group=cfg.RESNETS.WIDTH_PER_GROUP,
         dropout=cfg.TRAIN.DROPOUT_RATE,
+        checkpoint_activations=cfg.TRAIN.CHECKPOINT_ACTIVATIONS,
         output="softmax" if split == "test" else "pred",
     )
     initialize(

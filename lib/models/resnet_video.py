@@ -2,11 +2,15 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import nn
 from torch.nn import functional as F
 
+from models.activation_checkpointing import recompute
+from models.nonlocal_helper import NonLocalBlock
 from models.resnet_helper import Bottleneck
 from utils.errors import UserError
+from utils.precision import no_autocast
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,7 @@ class ResNetVideo(nn.Module):
         grouped_stages: the stages whose non-local blocks attend inside groups of 4 frames.
         groups, width_per_group: RESNETS.NUM_GROUPS and WIDTH_PER_GROUP.
         dropout: rate before the classifier, in training mode.
+        checkpoint_activations: in training mode, keep only the input of every block for the backward pass.
         conv1_temporal_stride, pool1_temporal: the two numbers in which resnet_video_org differs.
         output: 'pred' for N x K scores, 'softmax' for N x K probabilities; averaged over the positions that pool5
             leaves (paper section 5.1, fully convolutional testing: the softmax is taken at each position).
@@ -62,8 +67,10 @@ class ResNetVideo(nn.Module):
     """
 
     def __init__(self, arc, num_classes, norm, nonlocal_block, nonlocal_stages, grouped_stages=(), groups=1,
-                 width_per_group=64, dropout=0.0, conv1_temporal_stride=1, pool1_temporal=1, output="pred"):
+                 width_per_group=64, dropout=0.0, checkpoint_activations=False, conv1_temporal_stride=1,
+                 pool1_temporal=1, output="pred"):
         super().__init__()
+        self.checkpoint_activations = checkpoint_activations
         arc = ARCS[arc]
         reach = arc.conv1_reach
         self.output = output
@@ -100,8 +107,12 @@ class ResNetVideo(nn.Module):
         self.check_size(*clips.shape[2:])
         x = clips
         for name in self.trunk:
-            x = getattr(self, name)(x)
+            layer = getattr(self, name)
+            x = recompute(layer, x) if self.recomputes(layer) else layer(x)
         return self.head(x)
+
+    def recomputes(self, layer):
+        return self.checkpoint_activations and self.training and isinstance(layer, Bottleneck | NonLocalBlock)
 
     def check_size(self, frames, height, width):
         if frames < self.min_frames:
@@ -112,11 +123,13 @@ class ResNetVideo(nn.Module):
                             f"got {height} x {width}: TRAIN.CROP_SIZE is too small")
 
     def head(self, x):
-        """res5's output N x 2048 x T x H x W -> N x K."""
-        pool5 = F.avg_pool3d(x, (x.shape[2], 7, 7), stride=1)  # N x 2048 x 1 x h x w
-        # A linear layer on channels-last positions is the fully connected and the 1x1x1 convolutional classifier.
-        scores = self.pred(self.dropout(pool5.flatten(2).transpose(1, 2)))  # N x positions x K
-        if self.output == "softmax":
-            scores = scores.softmax(2)
-        return scores.mean(1)
+        """res5's output N x 2048 x T x H x W -> N x K, in float32 at least: what is averaged here decides the class."""
+        with no_autocast(x.device):
+            x = x.to(torch.promote_types(x.dtype, torch.float32))
+            pool5 = F.avg_pool3d(x, (x.shape[2], 7, 7), stride=1)  # N x 2048 x 1 x h x w
+            # A linear layer on channels-last positions is the fully connected and the 1x1x1 convolutional classifier.
+            scores = self.pred(self.dropout(pool5.flatten(2).transpose(1, 2)))  # N x positions x K
+            if self.output == "softmax":
+                scores = scores.softmax(2)
+            return scores.mean(1)
 

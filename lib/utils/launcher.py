@@ -19,6 +19,7 @@ from utils.cli import ERROR_FILE
 from utils.errors import UserError
 from utils.interruption import EXIT_INTERRUPTED
 from utils.memory import keep_freed_memory
+from utils.precision import set_precision
 from utils.replicas import Replicas
 
 logger = logging.getLogger(__name__)
@@ -61,6 +62,7 @@ def _choose_processes(cfg):
 
 
 def _device(cfg, local_rank):
+    set_precision(cfg.MODEL.PRECISION)
     if not torch.cuda.is_available():
         keep_freed_memory()
         return torch.device("cpu")

@@ -15,6 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from utils.bn_helper import running_statistics_frozen
 from utils.metrics import topk_errors
+from utils.precision import autocast
 
 
 @dataclass(frozen=True)
@@ -74,13 +75,14 @@ class Replicas:
         return DistributedDataParallel(model, device_ids, forward_sync_buffers=False, gradient_as_bucket_view=True)
 
 
-def forward_backward(parallel_model, batch, replicas, seed, it):
+def forward_backward(parallel_model, batch, replicas, seed, it, precision="float32"):
     """One iteration's passes: leaves in every `.grad` the mean over the replicas of their gradients.
 
     Args:
         parallel_model: network in training mode, from Replicas.parallel.
         batch: per local replica (clips N x 3 x T x H x W normalised, labels N int64).
         seed, it: RNG_SEED and the 0-based iteration, from which with the replica's number its dropout follows.
+        precision: MODEL.PRECISION.
 
     Returns:
         Tensor (NUM_GPUS, 3) on the replicas' device: each local replica's loss scaled by 1 / NUM_GPUS, and its counts
@@ -94,7 +96,8 @@ def forward_backward(parallel_model, batch, replicas, seed, it):
         local_only = contextlib.nullcontext() if is_last or replicas.processes == 1 else parallel_model.no_sync()
         # Running statistics follow the root replica alone, as what legacy saved did.
         with running_statistics_frozen(parallel_model, frozen=replica != 0), local_only:
-            scores = parallel_model(clips)
+            with autocast(precision, clips.device):
+                scores = parallel_model(clips)
             loss = F.cross_entropy(scores, labels)
             # The reduction averages over the processes: what is left is to average over the local replicas.
             (loss / len(replicas.local)).backward()

@@ -15,6 +15,12 @@ class Timer:
     def tic(self):
         self._start = time.perf_counter()
 
+    def lap(self):
+        """Let this section begin now; what has passed since tic() counts for the average alone."""
+        now = time.perf_counter()
+        self.total_time += now - self._start
+        self._start = now
+
     def toc(self):
         """Stop, and return the seconds since tic()."""
         self.diff = time.perf_counter() - self._start

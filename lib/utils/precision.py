@@ -1,0 +1,31 @@
+"""What MODEL.PRECISION means.
+
+- float32: every product and sum in float32.
+- tf32: float32, but on GPUs that have it convolutions and matrix products round their factors to 10 bits of mantissa
+  (the sums stay float32). The same as float32 on a CPU.
+- bfloat16: convolutions, matrix products and what lies between them in bfloat16, by autocast; weights, batch
+  statistics, classifier, loss, gradients of weights and update stay float32.
+"""
+
+import contextlib
+
+import torch
+
+
+def set_precision(precision):
+    """Let this process's GPUs round the factors of float32 products (tf32, bfloat16) or not (float32)."""
+    rounding = "ieee" if precision == "float32" else "tf32"
+    torch.backends.cuda.matmul.fp32_precision = rounding
+    torch.backends.cudnn.conv.fp32_precision = rounding
+
+
+def autocast(precision, device):
+    """The context for forward passes in training mode on a torch.device."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
+
+
+def no_autocast(device):
+    """The context for what is computed in the precision of its input, inside autocast too."""
+    if not torch.amp.is_autocast_available(device.type):  # a "meta" device
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, enabled=False)

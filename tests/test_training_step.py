@@ -1,0 +1,147 @@
+"""What makes a training step faster or smaller must not change what it computes."""
+
+import logging
+
+import pytest
+import torch
+from test_inference import filled
+from test_models import clips
+from torch.nn import functional as F
+
+from models.compilation import compiled_for_training
+from models.nonlocal_helper import NonLocalBlock
+from utils.precision import autocast, set_precision
+from utils.replicas import Replicas, forward_backward
+
+
+def plain_block(block, x):
+    """The non-local block with its P x Q matrix, from the paper's equations."""
+    def project(convolution, value):
+        return F.conv3d(value, convolution.weight, convolution.bias).flatten(2)
+
+    pooled = F.max_pool3d(x, (1, 2, 2)) if block.use_maxpool else x
+    theta, phi, g = project(block.theta, x), project(block.phi, pooled), project(block.g, pooled)
+    affinity = theta.transpose(1, 2) @ phi
+    affinity = (affinity * theta.shape[1] ** (-0.5)).softmax(2) if block.use_softmax else affinity / phi.shape[2]
+    y = (g @ affinity.transpose(1, 2)).reshape(x.shape[0], -1, *x.shape[2:])
+    return x + F.conv3d(y, block.out.weight, block.out.bias)
+
+
+@pytest.mark.parametrize("use_softmax", [True, False])
+def test_gradients_of_the_non_local_block_against_float64(use_softmax):
+    torch.manual_seed(0)
+    block = NonLocalBlock(32, 16, use_softmax=use_softmax)
+    x = torch.randn(2, 32, 4, 12, 12).contiguous(memory_format=torch.channels_last_3d).requires_grad_()
+    towards = torch.randn(2, 32, 4, 12, 12)
+    (block(x) * towards).sum().backward()
+    found = [x.grad, *(p.grad for p in block.parameters())]
+
+    exact, x64 = NonLocalBlock(32, 16, use_softmax=use_softmax).double(), x.detach().double().requires_grad_()
+    exact.load_state_dict(block.state_dict())
+    (plain_block(exact, x64) * towards).sum().backward()
+    largest = max(p.grad.abs().max() for p in exact.parameters())
+    for gradient, p in zip(found, [x64, *exact.parameters()], strict=True):
+        # Some gradients are zero in exact arithmetic (phi's bias under softmax): against the largest.
+        assert (gradient.double() - p.grad).abs().max() <= 2e-6 * max(p.grad.abs().max(), largest)
+
+
+def step(model, precision="float32", replicas=1):
+    """One iteration's passes; (results, gradients, running statistics)."""
+    torch.manual_seed(0)
+    batch = [(clips(4, n=2, seed=r), torch.tensor([1, 4])) for r in range(replicas)]
+    results = forward_backward(model, batch, Replicas(replicas), seed=1, it=0, precision=precision)
+    gradients = {name: p.grad.clone() for name, p in model.named_parameters()}
+    return results, gradients, {
+        name: buffer.clone() for name, buffer in model.named_buffers() if buffer.is_floating_point()}
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_recomputed_activations_give_the_same_step(replicas):
+    options = {"MODEL__VIDEO_ARC_CHOICE": 2, "TRAIN__DROPOUT_RATE": 0.5}
+    plain = step(filled("train", **options), replicas=replicas)
+    recomputed = step(filled("train", **options, TRAIN__CHECKPOINT_ACTIVATIONS=True), replicas=replicas)
+    assert torch.equal(plain[0], recomputed[0])
+    for expected, found in zip(plain[1:], recomputed[1:], strict=True):
+        assert expected.keys() == found.keys()
+        assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+
+def test_recomputing_keeps_less_than_half_of_the_activations():
+    def kept(**options):
+        model, sizes = filled("train", MODEL__VIDEO_ARC_CHOICE=2, **options), {}
+        weights = {p.data_ptr() for p in model.parameters()}
+
+        def pack(tensor):
+            if tensor.data_ptr() not in weights:
+                sizes[tensor.data_ptr()] = tensor.numel()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            loss = model(clips(4)).sum()
+        del loss
+        return sum(sizes.values())
+
+    assert kept(TRAIN__CHECKPOINT_ACTIVATIONS=True) <= 0.5 * kept()
+
+
+def test_bfloat16_steps_near_float32_with_weights_in_float32():
+    exact = step(filled("train"))
+    rough = step(filled("train"), "bfloat16")
+    loss, expected_loss = rough[0][0, 0].item(), exact[0][0, 0].item()
+    assert loss == pytest.approx(expected_loss, rel=0.02) and loss != expected_loss
+    for name, gradient in rough[1].items():
+        assert gradient.dtype == torch.float32, name
+    assert F.cosine_similarity(exact[1]["pred.weight"].flatten(), rough[1]["pred.weight"].flatten(), 0) > 0.99
+    for name, buffer in rough[2].items():
+        assert buffer.dtype == torch.float32, name
+        assert (buffer - exact[2][name]).norm() <= 0.03 * exact[2][name].norm(), name
+
+
+def test_precision_of_products_on_gpus():
+    try:
+        for precision, rounding in (("float32", "ieee"), ("tf32", "tf32"), ("bfloat16", "tf32")):
+            set_precision(precision)
+            assert torch.backends.cuda.matmul.fp32_precision == rounding
+            assert torch.backends.cudnn.conv.fp32_precision == rounding
+    finally:
+        set_precision("float32")
+
+
+def test_autocast_is_for_bfloat16_alone():
+    layer, x = torch.nn.Linear(2, 2), torch.ones(1, 2)
+    for precision, dtype in (("float32", torch.float32), ("tf32", torch.float32), ("bfloat16", torch.bfloat16)):
+        with autocast(precision, torch.device("cpu")):
+            assert layer(x).dtype == dtype
+
+
+def test_which_trainings_are_compiled(caplog):
+    from test_models import tiny_cfg
+
+    layer = torch.nn.Linear(2, 2)
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+
+    def is_compiled(device, **options):
+        return compiled_for_training(layer, tiny_cfg(**options), device) is not layer
+
+    with caplog.at_level(logging.INFO):
+        assert not is_compiled(cpu)
+        assert not caplog.records
+        assert is_compiled(cuda)
+        assert "Compiling" in caplog.text
+    assert not is_compiled(cuda, SOLVER__MAX_ITER=100)
+    assert not is_compiled(cuda, TRAIN__CHECKPOINT_ACTIVATIONS=True)
+    assert not is_compiled(cuda, MODEL__COMPILE="never")
+    assert is_compiled(cpu, MODEL__COMPILE="always")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("precision", ["float32", "tf32", "bfloat16"])
+def test_a_step_on_a_gpu_is_the_cpus(precision):
+    device = torch.device("cuda")
+    set_precision(precision)
+    expected = step(filled("train"))
+    model = filled("train").to(device)
+    batch = [(clips(4, n=2).to(device), torch.tensor([1, 4], device=device))]
+    results = forward_backward(model, batch, Replicas(1, device=device), seed=1, it=0, precision=precision)
+    tolerance = {"float32": 1e-4, "tf32": 1e-2, "bfloat16": 2e-2}[precision]
+    assert results[0, 0].item() == pytest.approx(expected[0][0, 0].item(), rel=tolerance)
