@@ -26,12 +26,14 @@ def run(repo, *words):
             ["--repetitions", "1", "--clips", "4", "--seconds", "0"],
             ["1 threads", "2 processes"],
         ),
+        ("bench_model", ["c2d_baseline", "--what", "inference", "--build", "+ flat convolutions", "--repetitions", "1"],
+         ["plain", "\\+ flat convolutions"]),
         ("bench_lmdb", ["--records", "500", "--test_videos", "7"], ["train", "test"]),
     ],
 )
 def test_a_benchmark_prints_its_table(repo, tmp_path, script, words, rows):
     make_videos(tmp_path, 1, sizes=[(70, 64, 96)])
-    printed = run(repo, f"{script}.py", "--videos", str(tmp_path), *words)
+    printed = run(repo, f"{script}.py", *words, "--videos", str(tmp_path))
     for row in rows:
         assert re.search(rf"^{row} .*\d", printed, re.MULTILINE), printed
 

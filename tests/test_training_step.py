@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from models.compilation import compiled_for_training
 from models.nonlocal_helper import NonLocalBlock
+from models.resnet_helper import TemporalConv
 from utils.precision import autocast, set_precision
 from utils.replicas import Replicas, forward_backward
 
@@ -95,6 +96,28 @@ def test_bfloat16_steps_near_float32_with_weights_in_float32():
     for name, buffer in rough[2].items():
         assert buffer.dtype == torch.float32, name
         assert (buffer - exact[2][name]).norm() <= 0.03 * exact[2][name].norm(), name
+
+
+@pytest.mark.parametrize(("kernel", "stride"), [((3, 1, 1), 1), ((5, 7, 7), (1, 2, 2)), ((5, 7, 7), 2)])
+@pytest.mark.parametrize("frames", [1, 2, 3, 4, 5])
+def test_gradients_of_clips_shorter_than_the_kernel(kernel, stride, frames):
+    torch.manual_seed(0)
+    convolution = TemporalConv(16, 8, kernel, stride, tuple(k // 2 for k in kernel), bias=False)
+    x = torch.randn(2, 16, frames, 13, 13).contiguous(memory_format=torch.channels_last_3d)
+    towards = torch.randn_like(convolution(x))
+
+    def gradient(precision):
+        for exponent in (10, 14, 18):
+            torch.full((2**exponent,), torch.nan)  # what is freed here is there to be read by mistake
+        with autocast(precision, x.device):
+            y = convolution(x)
+        return torch.autograd.grad(y, convolution.weight, towards.to(y.dtype))[0]
+
+    weight = convolution.weight.detach().double().requires_grad_()
+    y = F.conv3d(x.double(), weight, None, stride, convolution.padding)
+    exact = torch.autograd.grad(y, weight, towards.double())[0]
+    for precision, tolerance in (("float32", 1e-5), ("bfloat16", 0.02)):
+        assert (gradient(precision) - exact).abs().max() <= tolerance * exact.abs().max(), precision
 
 
 def test_precision_of_products_on_gpus():

@@ -1,7 +1,20 @@
-"""The parts of the residual network: frozen affine layer, bottleneck block."""
+"""The parts of the residual network: convolution over time, frozen affine layer, bottleneck block."""
 
 import torch
 from torch import nn
+from torch.nn import functional as F
+
+
+class TemporalConv(nn.Conv3d):
+    """A Conv3d that may reach over time, zero-padded there, also where the clip is shorter than the kernel."""
+
+    def forward(self, x):
+        reach = self.padding[0]
+        if x.device.type != "cpu" or x.shape[2] >= self.kernel_size[0]:
+            return super().forward(x)
+        # For such clips the bfloat16 gradient of oneDNN in PyTorch 2.13 reads memory that nobody has written.
+        padded = F.pad(x, (0, 0, 0, 0, reach, reach))
+        return F.conv3d(padded, self.weight, self.bias, self.stride, (0, *self.padding[1:]), groups=self.groups)
 
 
 class FrozenAffine(nn.Module):
@@ -38,7 +51,7 @@ class Bottleneck(nn.Module):
         super().__init__()
         stride = (1, spatial_stride, spatial_stride)
         padding = (temporal_kernel // 2, 0, 0)
-        self.branch2a = nn.Conv3d(dim_in, dim_inner, (temporal_kernel, 1, 1), padding=padding, bias=False)
+        self.branch2a = TemporalConv(dim_in, dim_inner, (temporal_kernel, 1, 1), padding=padding, bias=False)
         self.branch2a_bn = norm(dim_inner)
         self.branch2b = nn.Conv3d(dim_inner, dim_inner, (1, 3, 3), stride, (0, 1, 1), groups=groups, bias=False)
         self.branch2b_bn = norm(dim_inner)

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from models.activation_checkpointing import recompute
 from models.nonlocal_helper import NonLocalBlock
-from models.resnet_helper import Bottleneck
+from models.resnet_helper import Bottleneck, TemporalConv
 from utils.errors import UserError
 from utils.precision import no_autocast
 
@@ -82,7 +82,8 @@ class ResNetVideo(nn.Module):
             self.add_module(name, module)
             trunk.append(name)
 
-        add("conv1", nn.Conv3d(3, 64, (1 + 2 * reach, 7, 7), (conv1_temporal_stride, 2, 2), (reach, 3, 3), bias=False))
+        kernel, stride = (1 + 2 * reach, 7, 7), (conv1_temporal_stride, 2, 2)
+        add("conv1", TemporalConv(3, 64, kernel, stride, (reach, 3, 3), bias=False))
         add("res_conv1_bn", norm(64))
         add("conv1_relu", nn.ReLU(inplace=True))
         add("pool1", nn.MaxPool3d((pool1_temporal, 3, 3), (pool1_temporal, 2, 2)))
