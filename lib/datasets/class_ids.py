@@ -1,6 +1,7 @@
 """The file that maps class names to their ids."""
 
 import json
+from pathlib import Path
 
 from utils.errors import UserError
 
@@ -35,3 +36,36 @@ def read_class_ids(path):
     if not ids:
         raise UserError(f"{path}: expected {{class name: id}}, got nothing")
     return ids
+
+
+def read_class_names(path):
+    """Read the names of the classes, in the order of their ids.
+
+    Args:
+        path: a JSON object {class name: id} if the name ends in .json (see read_class_ids); else a text file with a
+            name a line, the first of class 0.
+
+    Returns:
+        list of str.
+
+    Raises:
+        UserError: the file cannot be read, is something else, or the ids are not 0, 1, 2, ...
+    """
+    if Path(path).suffix.lower() == ".json":
+        ids = read_class_ids(path)
+        names = sorted(ids, key=ids.get)
+        gap = next((i for i, name in enumerate(names) if ids[name] != i), None)
+        if gap is not None:
+            raise UserError(f"{path}: expected the ids 0 to {len(ids) - 1}, but no class has the id {gap}")
+        return names
+    try:
+        names = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot read the class names: {getattr(error, 'strerror', None) or error}") from error
+    names = [name.strip() for name in names]
+    while names and not names[-1]:
+        names.pop()
+    if not names or "" in names:
+        where = f"nothing in line {names.index('') + 1}" if names else "an empty file"
+        raise UserError(f"{path}: expected a class name a line, got {where}")
+    return names

@@ -73,8 +73,11 @@ def test_source(cfg):
     return open_test_source(cfg.DATADIR, cfg.TEST.DATA_TYPE, cfg.TEST.USE_MULTI_CROP, temporal_positions(cfg))
 
 
-def test_loader(cfg, replicas, source, batches, bad_videos):
-    """The clips of the given batches of records of the source."""
+def test_loader(cfg, replicas, source, batches, bad_videos, counts=None):
+    """The clips of the given batches of records of the source.
+
+    counts are FrameCounts to use in place of those that are kept in CHECKPOINT.DIR.
+    """
     return TestLoader(
         source=source,
         clips=TestClips(cfg.TRAIN.VIDEO_LENGTH, cfg.TRAIN.SAMPLE_RATE, cfg.TRAIN.CROP_SIZE, cfg.TEST.SCALE,
@@ -82,7 +85,7 @@ def test_loader(cfg, replicas, source, batches, bad_videos):
         batches=batches,
         workers=decoder_threads(cfg, replicas),
         bad_videos=bad_videos,
-        counts=_frame_counts(cfg.CHECKPOINT.DIR),
+        counts=_frame_counts(cfg.CHECKPOINT.DIR) if counts is None else counts,
         pin_memory=replicas.device.type == "cuda",
     )
 

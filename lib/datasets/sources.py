@@ -282,9 +282,18 @@ def _parse_video(head, name):
 
 def _expand_test_list(list_file, use_multi_crop, num_temporal):
     videos = read_list(list_file)
+    return expand_test_videos([videos.path(line) for line in range(len(videos))], use_multi_crop, num_temporal)
+
+
+def expand_test_videos(videos, use_multi_crop, num_temporal):
+    """All clips to score of the given videos (paths), in order, as a TestSource.
+
+    The video index of a clip is its video's place in `videos`; use_multi_crop and num_temporal are those of
+    open_test_source.
+    """
     positions = SPATIAL_POSITIONS[use_multi_crop]
     paths = {}
-    ids = [paths.setdefault(videos.path(line), len(paths)) for line in range(len(videos))]
+    ids = [paths.setdefault(path, len(paths)) for path in videos]
     spatials, temporals = (grid.ravel() for grid in np.indices((positions, num_temporal), np.int32))
     clips = positions * num_temporal
     return TestSource(
