@@ -118,7 +118,7 @@ class Soak:
 
 
 def soak(seconds, folder, settle):
-    """Run for that long. Returns rows (seconds, runs, clips, memory in MB); raises AssertionError.
+    """Run for that long, and print what became of memory. Raises AssertionError.
 
     Memory must stay flat after `settle` seconds, on average: it goes up and down with the videos in the threads.
     """
@@ -133,10 +133,11 @@ def soak(seconds, folder, settle):
         rows.append((time.monotonic() - start, number, run.clips, used_memory() / 2**20))
         assert threading.active_count() == threads, threading.enumerate()
         assert open_files() == files, os.listdir("/proc/self/fd")
+    print_table("Loaders run", ["seconds", "runs", "clips", "memory MB"], rows[:: max(1, len(rows) // 20)])
     memory = [row[-1] for row in rows if row[0] >= settle]
     first, second = map(statistics.fmean, (memory[: len(memory) // 2], memory[len(memory) // 2 :]))
     assert second < first + MEMORY_GROWTH, f"memory grew from {first:.0f} to {second:.0f} MB"
-    return rows[:: max(1, len(rows) // 20)]
+    print("Flat, nothing left over, all counts right")
 
 
 def main():
@@ -151,8 +152,7 @@ def main():
         if arguments.videos:
             for path in Path(arguments.videos).iterdir():
                 shutil.copy(path, folder)
-        rows = soak(60 * arguments.minutes, Path(folder), settle=min(60, 30 * arguments.minutes))
-    print_table("Flat, nothing left over, all counts right", ["seconds", "runs", "clips", "memory MB"], rows)
+        soak(60 * arguments.minutes, Path(folder), settle=min(60, 30 * arguments.minutes))
 
 
 if __name__ == "__main__":
