@@ -15,8 +15,9 @@ from torch.nn import functional as F
 from core.config import load_config
 from models import model_builder_video
 from models.complexity import count_operations
-from models.model_builder_video import create_model, nonlocal_stages
-from models.nonlocal_helper import NonLocalBlock
+from models.inference import for_inference
+from models.model_builder_video import create_model, nonlocal_places
+from models.nonlocal_helper import AFFINITIES, NonLocalBlock
 from models.resnet_helper import FrozenAffine
 from utils.checkpoints import model_blobs
 from utils.errors import UserError
@@ -248,7 +249,7 @@ def drawn_block(**options):
     return NonLocalBlock(8, 4, **options).double().requires_grad_(False)
 
 
-def transcription(block, x, use_maxpool, use_softmax, use_scale):
+def transcription(block, x, use_maxpool, affinity, use_scale):
     """Paper equations 1 to 6 for one clip C x T x H x W, position by position."""
     def project(convolution, positions):
         weight = convolution.weight[:, :, 0, 0, 0].numpy()
@@ -260,35 +261,87 @@ def transcription(block, x, use_maxpool, use_softmax, use_scale):
     pooled = x
     if use_maxpool:
         pooled = x[:, :, :h // 2 * 2, :w // 2 * 2].reshape(c, t, h // 2, 2, w // 2, 2).max((3, 5))
-    theta = project(block.theta, x.reshape(c, -1).T)
-    phi, g = (project(layer, pooled.reshape(c, -1).T) for layer in (block.phi, block.g))
-    affinity = theta @ phi.T
-    if use_softmax:
-        affinity = np.exp(affinity * (theta.shape[1] ** -0.5 if use_scale else 1))
-        affinity /= affinity.sum(1, keepdims=True)
+    theta, phi = x.reshape(c, -1).T, pooled.reshape(c, -1).T
+    g = project(block.g, phi)
+    if affinity != "gaussian":
+        theta, phi = project(block.theta, theta), project(block.phi, phi)
+    if affinity == "concatenation":
+        weight = block.f.weight.numpy().ravel()
+        f = np.array([[max(weight @ np.concatenate([a, b]), 0) for b in phi] for a in theta]) / len(phi)
+    elif affinity == "dot_product":
+        f = theta @ phi.T / len(phi)
     else:
-        affinity /= len(phi)
-    return x + project(block.out, affinity @ g).T.reshape(x.shape)
+        f = np.exp(theta @ phi.T * (theta.shape[1] ** -0.5 if use_scale else 1))
+        f /= f.sum(1, keepdims=True)
+    return x + project(block.out, f @ g).T.reshape(x.shape)
 
 
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("use_maxpool", [True, False])
-@pytest.mark.parametrize(("use_softmax", "use_scale"), [(True, True), (True, False), (False, True)])
-def test_block_against_the_papers_equations(use_maxpool, use_softmax, use_scale, bias):
-    block = drawn_block(use_maxpool=use_maxpool, use_softmax=use_softmax, use_scale=use_scale, bias=bias)
+@pytest.mark.parametrize(("affinity", "use_scale"), [
+    ("embedded_gaussian", True), ("embedded_gaussian", False), ("gaussian", True), ("gaussian", False),
+    ("dot_product", True), ("concatenation", True),
+])
+def test_block_against_the_papers_equations(use_maxpool, affinity, use_scale, bias):
+    block = drawn_block(use_maxpool=use_maxpool, affinity=affinity, use_scale=use_scale, bias=bias)
     x = 3 * torch.randn(2, 8, 3, 5, 6, dtype=torch.float64)
-    expected = [transcription(block, clip, use_maxpool, use_softmax, use_scale) for clip in x]
+    expected = [transcription(block, clip, use_maxpool, affinity, use_scale) for clip in x]
     np.testing.assert_allclose(block(x).numpy(), expected, rtol=1e-10, atol=1e-12)
+    # In float32 too.
+    largest = np.abs(expected).max()
+    np.testing.assert_allclose(block.float()(x.float()).numpy(), expected, rtol=0, atol=1e-6 * largest)
 
 
-@pytest.mark.parametrize("use_softmax", [True, False])
-def test_the_grouped_form_is_the_block_on_every_group(use_softmax):
-    grouped = drawn_block(grouped=True, use_softmax=use_softmax)
-    plain = drawn_block(use_softmax=use_softmax)
+@pytest.mark.parametrize("affinity", AFFINITIES)
+def test_the_grouped_form_is_the_block_on_every_group(affinity):
+    grouped, plain = drawn_block(grouped=True, affinity=affinity), drawn_block(affinity=affinity)
     x = torch.randn(2, 8, 12, 4, 6, dtype=torch.float64)
     expected = torch.cat([plain(x[:, :, start:start + 4]) for start in (0, 4, 8)], 2)
     torch.testing.assert_close(grouped(x), expected)
-    assert (grouped(x) - plain(x)).abs().max() > 1e-3
+    assert (grouped(x) - plain(x)).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("affinity", AFFINITIES)
+def test_blocks_that_reach_over_space_or_time_alone(affinity):
+    x = torch.randn(2, 8, 3, 4, 6, dtype=torch.float64)
+    plain = drawn_block(affinity=affinity)
+    expected = torch.cat([plain(x[:, :, t:t + 1]) for t in range(3)], 2)
+    torch.testing.assert_close(drawn_block(affinity=affinity, reach="space")(x), expected)
+    plain = drawn_block(affinity=affinity, use_maxpool=False)
+    rows = [torch.cat([plain(x[:, :, :, h:h + 1, w:w + 1]) for w in range(6)], 4) for h in range(4)]
+    torch.testing.assert_close(drawn_block(affinity=affinity, reach="time")(x), torch.cat(rows, 3))
+
+
+def test_the_papers_numbers_and_stages_of_blocks():
+    def places(**options):
+        with torch.device("meta"):
+            return [name for name in tiny(**options).trunk if name.startswith("nonlocal")]
+
+    # Table 2b and c: right before the last block of a stage; after every block of res3 and res4.
+    assert places(NONLOCAL__AFTER="['res4_4']") == ["nonlocal_conv4_4"]
+    assert places(NONLOCAL__AFTER="['res5_1','res2_1']") == ["nonlocal_conv2_1", "nonlocal_conv5_1"]
+    assert len(places(NONLOCAL__LAYER_MOD=1)) == 10
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("options", [
+    {"NONLOCAL__AFFINITY": "gaussian"}, {"NONLOCAL__AFFINITY": "concatenation"}, {"NONLOCAL__REACH": "time"},
+    {"NONLOCAL__REACH": "space", "NONLOCAL__AFTER": "['res2_1','res5_1']"},
+])
+def test_other_blocks_in_a_network_add_blobs_and_change_none(options):
+    model, usual = tiny("test", **options), model_blobs(tiny())
+    blobs = model_blobs(model)
+    kept = [name for name in usual if not name.startswith("nonlocal")]
+    assert all(torch.equal(blobs[name], usual[name]) for name in kept)
+    assert {name for name in blobs if not name.startswith("nonlocal")} == set(kept)
+    assert ("nonlocal_conv3_1_f_w" in blobs) == (options.get("NONLOCAL__AFFINITY") == "concatenation")
+    recipe.fill(model, 1, {"^nonlocal.*_w": 0.3})
+    x = clips(4)
+    assert model(x).sum() == pytest.approx(1, abs=1e-5)
+    torch.testing.assert_close(for_inference(model)(x), model(x), rtol=0, atol=1e-5)
+    operations, _ = count_operations(model, (3, 4, 224, 224))
+    assert operations > count_operations(tiny(NONLOCAL__CONV3_NONLOCAL=False, NONLOCAL__CONV4_NONLOCAL=False),
+                                         (3, 4, 224, 224))[0]
 
 
 def test_groups_need_a_multiple_of_four_frames():
@@ -325,9 +378,8 @@ def test_blobs_of_a_block(options, kinds):
     (101, {}, {3: {1, 3}, 4: {6, 13, 20}}),
 ])
 def test_places_of_the_blocks(depth, options, expected):
-    stages = nonlocal_stages(tiny_cfg(**options).NONLOCAL, depth)
-    blocks = {3: 4, 4: 6 if depth == 50 else 23}
-    assert {stage: {i for i in range(blocks[stage]) if i % m == m - 1} for stage, m in stages.items()} == expected
+    after = {f"res{stage}_{i}" for stage, places in expected.items() for i in places}
+    assert nonlocal_places(tiny_cfg(**options).NONLOCAL, depth) == after
     with torch.device("meta"):
         model = tiny(MODEL__DEPTH=depth, MODEL__VIDEO_ARC_CHOICE=1 if depth == 50 else 3, **options)
     names = {name for name in model.trunk if name.startswith("nonlocal")}
@@ -379,6 +431,9 @@ def test_a_frozen_network_trains_everything_but_its_affine_layers():
     ({"MODEL__DEPTH": 101}, "VIDEO_ARC_CHOICE 1 does not go with MODEL.DEPTH 101: .*1 with DEPTH 50"),
     ({"MODEL__VIDEO_ARC_CHOICE": 5}, "VIDEO_ARC_CHOICE 5 does not go with"),
     ({"MODEL__NUM_CLASSES": -1}, "MODEL.NUM_CLASSES: expected a positive number, got -1"),
+    ({"NONLOCAL__AFFINITY": "cosine"}, "NONLOCAL.AFFINITY: expected one of gaussian, .*, got 'cosine'"),
+    ({"NONLOCAL__REACH": "width"}, "NONLOCAL.REACH: expected one of spacetime, space, time, got 'width'"),
+    ({"NONLOCAL__AFTER": "['res4_6']"}, "NONLOCAL.AFTER: expected .*res2_0 to res5_2, got 'res4_6'"),
     ({"NONLOCAL__USE_AFFINE": True}, "NONLOCAL.USE_BN and NONLOCAL.USE_AFFINE"),
 ])
 def test_options_that_make_no_network(options, message):

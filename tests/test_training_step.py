@@ -22,22 +22,22 @@ def plain_block(block, x):
 
     pooled = F.max_pool3d(x, (1, 2, 2)) if block.use_maxpool else x
     theta, phi, g = project(block.theta, x), project(block.phi, pooled), project(block.g, pooled)
-    affinity = theta.transpose(1, 2) @ phi
-    affinity = (affinity * theta.shape[1] ** (-0.5)).softmax(2) if block.use_softmax else affinity / phi.shape[2]
-    y = (g @ affinity.transpose(1, 2)).reshape(x.shape[0], -1, *x.shape[2:])
+    f = theta.transpose(1, 2) @ phi
+    f = f / phi.shape[2] if block.affinity == "dot_product" else (f * theta.shape[1] ** -0.5).softmax(2)
+    y = (g @ f.transpose(1, 2)).reshape(x.shape[0], -1, *x.shape[2:])
     return x + F.conv3d(y, block.out.weight, block.out.bias)
 
 
-@pytest.mark.parametrize("use_softmax", [True, False])
-def test_gradients_of_the_non_local_block_against_float64(use_softmax):
+@pytest.mark.parametrize("affinity", ["embedded_gaussian", "dot_product"])
+def test_gradients_of_the_non_local_block_against_float64(affinity):
     torch.manual_seed(0)
-    block = NonLocalBlock(32, 16, use_softmax=use_softmax)
+    block = NonLocalBlock(32, 16, affinity=affinity)
     x = torch.randn(2, 32, 4, 12, 12).contiguous(memory_format=torch.channels_last_3d).requires_grad_()
     towards = torch.randn(2, 32, 4, 12, 12)
     (block(x) * towards).sum().backward()
     found = [x.grad, *(p.grad for p in block.parameters())]
 
-    exact, x64 = NonLocalBlock(32, 16, use_softmax=use_softmax).double(), x.detach().double().requires_grad_()
+    exact, x64 = NonLocalBlock(32, 16, affinity=affinity).double(), x.detach().double().requires_grad_()
     exact.load_state_dict(block.state_dict())
     (plain_block(exact, x64) * towards).sum().backward()
     largest = max(p.grad.abs().max() for p in exact.parameters())

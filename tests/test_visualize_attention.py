@@ -30,9 +30,11 @@ def make_block(**options):
 
 
 BLOCKS = {
-    "softmax": {}, "dot product": {"use_softmax": False}, "no scale": {"use_scale": False},
+    "softmax": {}, "dot product": {"affinity": "dot_product"}, "no scale": {"use_scale": False},
     "no pooling": {"use_maxpool": False}, "grouped": {"grouped": True},
-    "grouped dot product": {"grouped": True, "use_softmax": False}, "no bias": {"bias": False},
+    "grouped dot product": {"grouped": True, "affinity": "dot_product"}, "no bias": {"bias": False},
+    "gaussian": {"affinity": "gaussian"}, "concatenation": {"affinity": "concatenation"},
+    "space": {"reach": "space"}, "time": {"reach": "time", "affinity": "concatenation"},
 }
 
 
@@ -61,15 +63,24 @@ def test_affinity_is_that_of_the_formula(options):
 
     values = x[0].double().numpy()
     side = 2 if block.use_maxpool else 1
-    keys = [(t, values[:, t, side * h:side * h + side, side * w:side * w + side].max((1, 2)))
+    weight_f = block.f.weight.detach().double().numpy().ravel() if block.affinity == "concatenation" else None
+    keys = [(t, (h, w), values[:, t, side * h:side * h + side, side * w:side * w + side].max((1, 2)))
             for t in range(8) for h in range(4 // side) for w in range(3 // side)]
     for i, (t, h, w) in enumerate(np.ndindex(8, 4, 3)):
-        theta = embed(block.theta, values[:, t, h, w])
-        reached = [j for j, (time, _) in enumerate(keys)
-                   if not block.grouped or time // FRAMES_PER_GROUP == t // FRAMES_PER_GROUP]
-        products = np.array([theta @ embed(block.phi, keys[j][1]) for j in reached])
-        if block.use_softmax:
-            powers = np.exp(products / np.sqrt(3) if block.use_scale else products)
+        query = values[:, t, h, w]
+        reached = [j for j, (time, place, _) in enumerate(keys)
+                   if (not block.grouped or time // FRAMES_PER_GROUP == t // FRAMES_PER_GROUP)
+                   and (block.reach != "space" or time == t) and (block.reach != "time" or place == (h, w))]
+        if block.affinity == "gaussian":
+            products = np.array([query @ keys[j][2] for j in reached])
+        elif block.affinity == "concatenation":
+            pairs = [[*embed(block.theta, query), *embed(block.phi, keys[j][2])] for j in reached]
+            products = np.maximum(np.array(pairs) @ weight_f, 0)
+        else:
+            products = np.array([embed(block.theta, query) @ embed(block.phi, keys[j][2]) for j in reached])
+        if block.affinity in ("gaussian", "embedded_gaussian"):
+            depth = 6 if block.affinity == "gaussian" else 3
+            powers = np.exp(products / np.sqrt(depth) if block.use_scale else products)
             expected = powers / powers.sum()
         else:
             expected = products / len(reached)

@@ -120,7 +120,10 @@ def default_config():
             CONV3_NONLOCAL=True,  # blocks in res3
             CONV4_NONLOCAL=True,  # blocks in res4
             LAYER_MOD=2,  # a block after every so many residual blocks
+            AFTER=[],  # residual blocks that a non-local block follows, e.g. ['res4_4']; empty: as the three above say
             USE_SOFTMAX=True,  # False: dot product, divided by the number of positions
+            AFFINITY="",  # gaussian, embedded_gaussian, dot_product or concatenation; empty: as USE_SOFTMAX says
+            REACH="spacetime",  # or space, or time: which positions a position takes in
             USE_SCALE=True,
             USE_MAXPOOL=True,
             USE_ZERO_INIT_CONV=False,

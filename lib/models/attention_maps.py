@@ -46,23 +46,30 @@ def affinity(block, x, queries=None):
         queries: (R,) int64 tensor, which of the P = T*H*W positions (in that order); None: all of them.
 
     Returns:
-        N x R x Q, for the Q positions after the pooling (key_window) in the same order: for the softmax form,
-        probabilities; for the dot product form, the products divided by the number of positions that i attends to, of
-        any sign. In the grouped form the positions of other groups of frames have 0.
+        N x R x Q, for the Q positions after the pooling (key_window) in the same order: for the softmax forms,
+        probabilities; for the others, f(x_i, x_j) divided by the number of positions that i attends to, of any sign
+        for the dot product. Positions that i does not attend to (of other groups of frames, frames, places) have 0.
     """
     t, h, w = x.shape[2:]
-    theta = block.theta(x).flatten(2)
+    theta, phi = block.embed(x, F.max_pool3d(x, (1, 2, 2)) if block.use_maxpool else x)
     if queries is None:
-        queries = torch.arange(theta.shape[2], device=x.device)
-    phi = block.phi(F.max_pool3d(x, (1, 2, 2)) if block.use_maxpool else x).flatten(2)
-    products = theta[:, :, queries].transpose(1, 2) @ phi
-    keys_per_frame = phi.shape[2] // t
-    reach = FRAMES_PER_GROUP if block.grouped else t
-    key_groups = torch.arange(phi.shape[2], device=x.device) // (keys_per_frame * reach)
-    foreign = key_groups != (queries // (h * w * reach))[:, None]
-    if not block.use_softmax:
-        return products.masked_fill(foreign, 0) / (keys_per_frame * reach)
-    scale = theta.shape[1] ** -0.5 if block.use_scale else 1.0
+        queries = torch.arange(theta.shape[1], device=x.device)
+    theta, keys = theta[:, queries], torch.arange(phi.shape[1], device=x.device)
+    keys_per_frame = len(keys) // t
+    if block.reach == "time":
+        foreign, reached = keys % (h * w) != (queries % (h * w))[:, None], t
+    else:
+        frames = 1 if block.reach == "space" else FRAMES_PER_GROUP if block.grouped else t
+        foreign = keys // (keys_per_frame * frames) != (queries // (h * w * frames))[:, None]
+        reached = keys_per_frame * frames
+    if block.affinity == "concatenation":
+        of_theta, of_phi = block.f.weight.flatten().chunk(2)
+        products = F.relu((theta @ of_theta)[:, :, None] + (phi @ of_phi)[:, None, :])
+    else:
+        products = theta @ phi.transpose(1, 2)
+    if block.affinity in ("dot_product", "concatenation"):
+        return products.masked_fill(foreign, 0) / reached
+    scale = theta.shape[2] ** -0.5 if block.use_scale else 1.0
     return (products * scale).masked_fill(foreign, -torch.inf).softmax(2)
 
 

@@ -39,7 +39,9 @@ class Compiled(nn.Module):
     def forward(self, clips):
         if self.fast is not None:
             try:
-                return self.fast(clips)
+                # A training before it may have let PyTorch run on with what fails.
+                with torch._dynamo.config.patch(suppress_errors=False):
+                    return self.fast(clips)
             except Exception as error:
                 # A mistake in the input shows again below.
                 logger.warning("The network cannot be compiled here and runs as it is: %s", _reason(error))

@@ -30,13 +30,15 @@ def count_operations(model, clip_shape):
 
     def count_products(block, inputs, _):
         nonlocal operations
-        _, _, t, h, w = inputs[0].shape
+        _, c, t, h, w = inputs[0].shape
+        groups = {"spacetime": 1, "space": t, "time": h * w}[block.reach]
         if block.grouped:
             t = FRAMES_PER_GROUP
-        p = t * h * w
-        q = t * (h // 2) * (w // 2) if block.use_maxpool else p
-        if p != q:
-            operations += 2 * block.theta.out_channels * p * q
+        p = t * h * w // groups
+        q = p // (h * w) * (h // 2) * (w // 2) if block.use_maxpool else p
+        if p != q or groups > 1:
+            compared = {"gaussian": c, "concatenation": 1}.get(block.affinity, block.inner)
+            operations += groups * (compared + block.inner) * p * q
 
     weighted = [m for m in meta.modules() if isinstance(m, nn.Conv3d | nn.Linear)]
     for module in weighted:

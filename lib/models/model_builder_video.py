@@ -5,9 +5,9 @@ from functools import partial
 from torch import nn
 
 from models.initialization import initialize
-from models.nonlocal_helper import NonLocalBlock
+from models.nonlocal_helper import AFFINITIES, REACHES, NonLocalBlock
 from models.resnet_helper import FrozenAffine
-from models.resnet_video import ARCS, ResNetVideo
+from models.resnet_video import ARCS, BLOCKS, ResNetVideo
 from models.resnet_video_org import ResNetVideoOrg
 from utils.errors import UserError
 
@@ -38,8 +38,8 @@ def create_model(cfg, split):
         num_classes=model_cfg.NUM_CLASSES,
         norm=_norm(model_cfg.USE_AFFINE, model_cfg.BN_EPSILON, model_cfg.BN_MOMENTUM),
         nonlocal_block=_nonlocal_block(nonlocal_cfg),
-        nonlocal_stages=nonlocal_stages(nonlocal_cfg, model_cfg.DEPTH),
-        grouped_stages=(3,) if model_cfg.USE_AFFINE else (),
+        nonlocal_after=nonlocal_places(nonlocal_cfg, model_cfg.DEPTH),
+        grouped_stages=(2, 3) if model_cfg.USE_AFFINE else (),
         groups=cfg.RESNETS.NUM_GROUPS,
         width_per_group=cfg.RESNETS.WIDTH_PER_GROUP,
         dropout=cfg.TRAIN.DROPOUT_RATE,
@@ -53,12 +53,23 @@ def create_model(cfg, split):
     return model.train(split == "train")
 
 
-def nonlocal_stages(nonlocal_cfg, depth):
-    """{stage: m} of ResNetVideo: five blocks in all, in res3 and res4 (paper section 5.1)."""
+def nonlocal_places(nonlocal_cfg, depth):
+    """Names of the residual blocks that a non-local block follows: those of NONLOCAL.AFTER, if that names any.
+
+    Else five in all, in res3 and res4 (paper section 5.1): after every block i of a stage with i mod m = m - 1.
+    """
+    if nonlocal_cfg.AFTER:
+        return set(nonlocal_cfg.AFTER)
     mod = nonlocal_cfg.LAYER_MOD
     every = {3: mod, 4: mod} if depth == 50 else {3: 2, 4: 4 * mod - 1}
     enabled = {3: nonlocal_cfg.CONV3_NONLOCAL, 4: nonlocal_cfg.CONV4_NONLOCAL}
-    return {stage: m for stage, m in every.items() if enabled[stage]}
+    return {f"res{stage}_{i}" for stage, m in every.items() if enabled[stage]
+            for i in range(m - 1, BLOCKS[depth][stage - 2], m)}
+
+
+def affinity_of(nonlocal_cfg):
+    """NONLOCAL.AFFINITY, or what NONLOCAL.USE_SOFTMAX means where that is empty."""
+    return nonlocal_cfg.AFFINITY or ("embedded_gaussian" if nonlocal_cfg.USE_SOFTMAX else "dot_product")
 
 
 def check_model_options(cfg, split):
@@ -77,7 +88,17 @@ def check_model_options(cfg, split):
                         f"expected {known}")
     if model.NUM_CLASSES < 1:
         raise UserError(f"MODEL.NUM_CLASSES: expected a positive number, got {model.NUM_CLASSES}")
-    if cfg.NONLOCAL.USE_BN and cfg.NONLOCAL.USE_AFFINE:
+    nonlocal_cfg = cfg.NONLOCAL
+    for name, value, known in (("AFFINITY", affinity_of(nonlocal_cfg), AFFINITIES),
+                               ("REACH", nonlocal_cfg.REACH, REACHES)):
+        if value not in known:
+            raise UserError(f"NONLOCAL.{name}: expected one of {', '.join(known)}, got {value!r}")
+    residual = [f"res{stage}_{i}" for stage, count in enumerate(BLOCKS[model.DEPTH], 2) for i in range(count)]
+    unknown = [name for name in nonlocal_cfg.AFTER if name not in residual]
+    if unknown:
+        raise UserError(f"NONLOCAL.AFTER: expected names of residual blocks, {residual[0]} to {residual[-1]}, "
+                        f"got {unknown[0]!r}")
+    if nonlocal_cfg.USE_BN and nonlocal_cfg.USE_AFFINE:
         raise UserError("NONLOCAL.USE_BN and NONLOCAL.USE_AFFINE name the same blobs: switch one of them off")
 
 
@@ -92,8 +113,8 @@ def _nonlocal_block(options):
         if options.USE_BN or options.USE_AFFINE:
             norm = _norm(options.USE_AFFINE, options.BN_EPSILON, options.BN_MOMENTUM)(channels)
         return NonLocalBlock(
-            channels, inner, norm, use_maxpool=options.USE_MAXPOOL, use_softmax=options.USE_SOFTMAX,
-            use_scale=options.USE_SCALE, bias=not options.NO_BIAS, grouped=grouped,
+            channels, inner, norm, affinity_of(options), use_maxpool=options.USE_MAXPOOL, use_scale=options.USE_SCALE,
+            bias=not options.NO_BIAS, grouped=grouped, reach=options.REACH,
         )
 
     return build

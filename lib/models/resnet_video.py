@@ -53,7 +53,7 @@ class ResNetVideo(nn.Module):
         num_classes: K.
         norm: function of a number of channels that makes the backbone's norm layers.
         nonlocal_block: function (channels, inner, grouped) that makes a non-local block.
-        nonlocal_stages: {stage number: m}: in that stage, one after every block i with i mod m = m - 1.
+        nonlocal_after: names of the residual blocks that a non-local block follows, e.g. {"res3_1"}.
         grouped_stages: the stages whose non-local blocks attend inside groups of 4 frames.
         groups, width_per_group: RESNETS.NUM_GROUPS and WIDTH_PER_GROUP.
         dropout: rate before the classifier, in training mode.
@@ -66,7 +66,7 @@ class ResNetVideo(nn.Module):
     197 pixels each way and 2 frames (7 for resnet_video_org), else UserError.
     """
 
-    def __init__(self, arc, num_classes, norm, nonlocal_block, nonlocal_stages, grouped_stages=(), groups=1,
+    def __init__(self, arc, num_classes, norm, nonlocal_block, nonlocal_after, grouped_stages=(), groups=1,
                  width_per_group=64, dropout=0.0, checkpoint_activations=False, conv1_temporal_stride=1,
                  pool1_temporal=1, output="pred"):
         super().__init__()
@@ -91,13 +91,12 @@ class ResNetVideo(nn.Module):
         for index, (blocks, temporal) in enumerate(zip(BLOCKS[arc.depth], arc.temporal_blocks, strict=True)):
             stage = index + 2
             dim_out, dim_inner = 256 * 2**index, groups * width_per_group * 2**index
-            every = nonlocal_stages.get(stage)
             for i in range(blocks):
                 stride = 2 if i == 0 and stage > 2 else 1
                 kernel = 3 if i in temporal else 1
                 add(f"res{stage}_{i}", Bottleneck(channels, dim_out, dim_inner, stride, kernel, groups, norm))
                 channels = dim_out
-                if every and i % every == every - 1:
+                if f"res{stage}_{i}" in nonlocal_after:
                     add(f"nonlocal_conv{stage}_{i}", nonlocal_block(channels, channels // 2, stage in grouped_stages))
             if stage == 2:
                 add("pool2", nn.MaxPool3d((2, 1, 1), (2, 1, 1)))
