@@ -27,6 +27,11 @@ def run(repo, *words):
             ["1 threads", "2 processes"],
         ),
         ("bench_lmdb", ["--records", "500", "--test_videos", "7"], ["train", "test"]),
+        (
+            "bench_doctor",
+            ["--repetitions", "1", "--scanned", "5", "--records", "600"],
+            ["the check's processes", "the command, again", "test"],
+        ),
     ],
 )
 def test_a_benchmark_prints_its_table(repo, tmp_path, script, words, rows):
