@@ -1,5 +1,6 @@
 """The data doctor: planted faults are found, all of them, and none in clean data."""
 
+import contextlib
 import json
 import os
 import re
@@ -380,15 +381,23 @@ def wait_for(condition):
 
 @pytest.mark.parametrize("number", ["SIGSEGV", "SIGABRT", "SIGKILL"])
 def test_a_crash_costs_one_video(videos, number):
-    paths, results = [str(video) for video in videos[:20]], []
+    paths, results, told = [str(video) for video in videos[:20]], [], threading.Event()
+
+    def telling():
+        for i, path in enumerate(paths):
+            if i == 1:
+                told.set()  # the first one is given
+            yield path
+
     with DecoderProcesses(1, 60) as decoders:
         (pid,) = wait_for(lambda: decoding(decoders))
         os.kill(pid, signal.SIGSTOP)
-        reader = threading.Thread(target=lambda: results.extend(decoders.decode(paths)))
+        reader = threading.Thread(target=lambda: results.extend(decoders.decode(telling())), daemon=True)
         reader.start()
-        time.sleep(0.05)  # it has been told of its first videos
+        assert told.wait(20)
         os.kill(pid, getattr(signal, number))
-        os.kill(pid, signal.SIGCONT)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
         reader.join(20)
     assert [path for path, _ in results] == paths
     first, *others = [(outcome.count, outcome.damage) for _, outcome in results]

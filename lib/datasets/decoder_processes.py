@@ -86,6 +86,7 @@ class DecoderProcesses:
         self._keepers = subprocess.Popen(
             [sys.executable, "-c", _PROGRAM, _LIB, str(time_limit), *theirs],
             pass_fds=map(int, theirs), stdin=subprocess.DEVNULL, start_new_session=True,
+            env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},  # threads are no good to a process that forks
         )  # fmt: skip
         for _, their in pairs:
             their.close()
