@@ -24,7 +24,7 @@ import socket
 import subprocess
 import sys
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -209,21 +209,22 @@ def _decode(theirs, time_limit):
         number, path = task.split(b" ", 1)
         # Nobody handles the alarm: it ends the process, even inside the decoder.
         signal.setitimer(signal.ITIMER_REAL, time_limit)
-        count, damage = decode_video(os.fsdecode(path))
+        outcome = decode_video(os.fsdecode(path))
         signal.setitimer(signal.ITIMER_REAL, 0)
-        theirs.send(json.dumps([int(number), "decoded", count, damage]).encode())
+        theirs.send(json.dumps([int(number), "decoded", *astuple(outcome)]).encode())
         theirs.recv(_MESSAGE)
-        if damage:
+        if outcome.damage:
             return _NEXT
     return _DONE
 
 
 def decode_video(path):
-    """(F, damage) of a video; F is 0 for a bad one, and damage is the reason."""
+    """The Outcome of decoding a video to its end, in this process."""
     try:
         known = sample_frames(path, lambda count: (), lambda places, frame: None, _NothingKnown())
     except BadVideo as error:
-        return 0, error.reason[:_REASON]
+        return Outcome(0, error.reason[:_REASON])
     except (cv2.error, MemoryError) as error:
-        return 0, f"the decoder gives up: {' '.join(str(error).split()) or 'out of memory'}"[:_REASON]
-    return known.count, known.damage
+        text = " ".join(str(error).split()) or "out of memory"
+        return Outcome(0, f"the decoder gives up: {text}"[:_REASON], lasting=False)
+    return Outcome(known.count, known.damage)
