@@ -29,6 +29,11 @@ def run(repo, *words):
         ("bench_model", ["c2d_baseline", "--what", "inference", "--build", "+ flat convolutions", "--repetitions", "1"],
          ["plain", "\\+ flat convolutions"]),
         ("bench_lmdb", ["--records", "500", "--test_videos", "7"], ["train", "test"]),
+        (
+            "bench_doctor",
+            ["--repetitions", "1", "--scanned", "5", "--records", "600"],
+            ["the check's processes", "the command, again", "test"],
+        ),
     ],
 )
 def test_a_benchmark_prints_its_table(repo, tmp_path, script, words, rows):

@@ -18,7 +18,11 @@ _DECODER = f"opencv-{cv2.__version__}"
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """F, the number of a video's frames that decode, and what is damaged (None: nothing seen)."""
+    """F, the number of a video's frames that decode, and what is damaged (None: nothing seen).
+
+    F is 0 for a video that is bad; damage is the reason. The loaders do not remember bad videos, only
+    dataset_check does: it can tell a video that crashes the decoder.
+    """
 
     count: int
     damage: str | None

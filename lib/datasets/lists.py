@@ -23,15 +23,24 @@ def iter_list(lines, name):
             continue
         if blank:
             raise UserError(f"{name}:{blank}: an empty line where 'path label' was expected")
-        path, labels = split_line(line)
         try:
-            labels = [int(label) for label in labels.split(b",")]
-        except ValueError:
-            labels = None
-        if not path or labels is None or any(label not in _INT32 for label in labels):
-            shown = line[:120].decode("utf-8", "backslashreplace")
-            raise UserError(f"{name}:{number}: expected 'path label[,label...]', got {shown!r}")
-        yield path, labels
+            entry = parse_line(line)
+        except ValueError as error:
+            raise UserError(f"{name}:{number}: {error}") from None
+        yield entry
+
+
+def parse_line(line):
+    """(path, labels) of a stripped line: bytes and a list of int. Raises ValueError if it is no entry."""
+    path, labels = split_line(line)
+    try:
+        labels = [int(label) for label in labels.split(b",")]
+    except ValueError:
+        labels = None
+    if not path or labels is None or any(label not in _INT32 for label in labels):
+        shown = line[:120].decode("utf-8", "backslashreplace")
+        raise ValueError(f"expected 'path label[,label...]', got {shown!r}")
+    return path, labels
 
 
 def split_line(line):

@@ -31,6 +31,10 @@ class RecordError(UserError):
     """A record that is not what the LMDB's readers expect; the message names its key and what came."""
 
 
+class WrongKindError(RecordError):
+    """A sound record, but of another kind of LMDB than the one that is read."""
+
+
 @dataclass(frozen=True, slots=True)
 class TrainRecord:
     """A video (path used as it is) and its class."""
@@ -151,8 +155,9 @@ def spatial_index(proto, key, use_multi_crop):
     index = _index(proto, key, "spatial index")
     positions = SPATIAL_POSITIONS[use_multi_crop]
     if index >= positions:
-        kind = "a flip-crop test LMDB" if index < SPATIAL_POSITIONS[2] else "no known LMDB"
-        raise RecordError(
+        known = index < SPATIAL_POSITIONS[2]
+        kind = "a flip-crop test LMDB" if known else "no known LMDB"
+        raise (WrongKindError if known else RecordError)(
             f"record {_shown(key)} has spatial index {index} ({kind}); "
             f"TEST.USE_MULTI_CROP {use_multi_crop} expects 0..{positions - 1}"
         )
@@ -276,7 +281,7 @@ def _index(proto, key, what):
 
 def _wrong_kind(protos, key, expected):
     kind = _KINDS.get(len(protos), "no known LMDB")
-    return RecordError(
+    return (WrongKindError if len(protos) in _KINDS else RecordError)(
         f"record {_shown(key)} looks like one of {kind} ({len(protos)} tensors), expected {expected}"
     )
 

@@ -37,7 +37,7 @@ def open_train_source(datadir, split, seed, shuffle):
     order and never shuffled; a list is reshuffled every pass from seed if shuffle is set. Raises
     UserError.
     """
-    folder, list_file = _locate(datadir, split)
+    folder, list_file = locate(datadir, split)
     if folder is not None:
         return LmdbTrainSource(folder)
     return ListTrainSource(list_file, seed, shuffle)
@@ -50,14 +50,14 @@ def open_test_source(datadir, split, use_multi_crop, num_temporal):
     that a list expands to; an LMDB says it itself. Raises UserError, also for an LMDB of the wrong kind
     for the mode.
     """
-    folder, list_file = _locate(datadir, split)
+    folder, list_file = locate(datadir, split)
     if folder is not None:
         return _scan_test_lmdb(folder, use_multi_crop)
     return _expand_test_list(list_file, use_multi_crop, num_temporal)
 
 
-def _locate(datadir, split):
-    """(LMDB folder, None) or (None, list file)."""
+def locate(datadir, split):
+    """Where a split is: (LMDB folder, None) or (None, list file). Raises UserError if it is in neither place."""
     folder = Path(datadir) / split
     list_file = Path(datadir) / f"{split}.txt"
     if folder.is_dir():
@@ -70,7 +70,7 @@ def _locate(datadir, split):
 # ------------------------------------------------------------------------------------------------- LMDB
 
 
-class _Lmdb:
+class Lmdb:
     """A read-only LMDB, opened once in a process however many use it (LMDB forbids opening it twice)."""
 
     _opened = WeakValueDictionary()
@@ -120,6 +120,7 @@ class _Lmdb:
             yield from cursor.iternext(keys=True, values=False)
 
     def items(self):
+        """Yield (key, value) of every record in key order, both bytes."""
         with self._env.begin() as transaction, transaction.cursor() as cursor:
             yield from cursor.iternext()
 
@@ -150,7 +151,7 @@ class LmdbTrainSource:
 
     def __init__(self, folder):
         self._folder = folder
-        self._lmdb = _Lmdb.open(folder)
+        self._lmdb = Lmdb.open(folder)
         # The writer's keys need no scan: 25 million records open at once.
         numbered = self._lmdb.ends() == (b"%09d" % 0, b"%09d" % (len(self) - 1))
         self._keys = _NumberedKeys() if numbered else _StoredKeys(self._lmdb.keys())
@@ -240,7 +241,7 @@ def _scan_test_lmdb(folder, use_multi_crop):
     videos, clips = [], []  # (index in paths, video index), (temporal index, spatial index)
     video_ids, clip_ids = array("i"), array("i")
     cut = None
-    for key, value in _Lmdb.open(folder).items():
+    for key, value in Lmdb.open(folder).items():
         head, tail = (value[:-cut], value[-cut:]) if cut else (value, b"")
         video_id, clip_id = heads.get(head), tails.get(tail)
         if video_id is None or clip_id is None:

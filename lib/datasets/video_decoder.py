@@ -74,8 +74,10 @@ def sample_frames(path, indices_of, keep, counts, stopped=lambda: False):
     Returns a Known: F, and what is damaged. At most MAX_FRAMES frames of a video count. Raises BadVideo if the
     file cannot be opened or nothing decodes.
     """
-    status = _regular_file(path)
+    status = regular_file(path)
     known = counts.get(path, status)
+    if known and not known.count:
+        raise BadVideo(path, known.damage)
     if known and _read(path, known.count, indices_of, keep, stopped).wanted_left == 0:
         return known
     # Not met before, or its content has changed behind size and time.
@@ -176,8 +178,8 @@ def _open(path):
     return capture
 
 
-def _regular_file(path):
-    """os.stat_result of a file that may be opened: opening a FIFO would wait forever."""
+def regular_file(path):
+    """os.stat_result of a video's file. Raises BadVideo if it may not be opened: opening a FIFO would wait forever."""
     try:
         status = os.stat(path)
     except (OSError, ValueError) as error:
