@@ -82,6 +82,7 @@ class Case:
 class Records(Area):
     name = "records"
     error = RecordError
+    memory = 10_000, 100
 
     def __init__(self, folder):
         self.message = tensor_protos()

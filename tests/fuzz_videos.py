@@ -55,7 +55,7 @@ def make_seeds(folder):
 class Videos(Area):
     name = "videos"
     error = BadVideo
-    seconds = 30
+    seconds = 60
     memory = 300 << 20, 200  # FFmpeg takes what a frame of the size in the header takes, whatever the file's
     traced = 0
 

@@ -42,7 +42,7 @@ class Area:
     traced: every so many cases the memory that Python and numpy take is measured; 0: the process's memory, always.
     """
 
-    seconds = 5
+    seconds = 20
     memory = 300_000, 200
     allowed_events = frozenset()
     traced = 8

@@ -504,6 +504,7 @@ HOSTILE = {
     "dtype by name": (ARRAY + state(dtype=b"U\x02f4"), BAD_PARTS),
     "dtype is an array": (ARRAY + state(dtype=ARRAY), BAD_PARTS),
     "version 0": (ARRAY + state(version=b"K\x00"), "an array in an unknown form"),
+    "order 2": (ARRAY + state(order=b"K\x02"), "an array in an unknown form"),
     "order a float": (ARRAY + state(order=b"F0.5\n"), "an array in an unknown form"),
     "not ndarray": (ARRAY.replace(b"ndarray", b"dtype"), "another class than numpy.ndarray"),
     "state of a dictionary": (b"}" + state(), "a state set on what takes none"),

@@ -291,7 +291,7 @@ class _Machine:
         return _Array()
 
     def build_array(self, target, version, shape, dtype, is_fortran, data):
-        if version != 1 or type(is_fortran) not in (bool, int):
+        if version != 1 or type(is_fortran) not in (bool, int) or is_fortran not in (0, 1):
             raise Refusal("an array in an unknown form")
         target.array = self.array(data, dtype, shape, "F" if is_fortran else "C")
 
