@@ -51,8 +51,9 @@ class Case:
 class Yaml(Area):
     name = "yaml"
     error = ConfigError
-    # PyYAML keeps some hundred bytes a token; the options themselves are some 20 kB.
-    memory = 1_000_000, 3000
+    # PyYAML keeps some hundred bytes a token. Traced by Python, its scanner takes thirty times as long.
+    memory = 30 << 20, 3000
+    traced = 0
     # ast.literal_eval parses. PyYAML and Python look at a frame and a date's class.
     allowed_events = frozenset({"compile", "sys._getframe", "object.__getattr__"})
 
