@@ -504,6 +504,8 @@ HOSTILE = {
     "dtype by name": (ARRAY + state(dtype=b"U\x02f4"), BAD_PARTS),
     "dtype is an array": (ARRAY + state(dtype=ARRAY), BAD_PARTS),
     "version 0": (ARRAY + state(version=b"K\x00"), "an array in an unknown form"),
+    "order 2": (ARRAY + state(order=b"K\x02"), "an array in an unknown form"),
+    "order a float": (ARRAY + state(order=b"F0.5\n"), "an array in an unknown form"),
     "not ndarray": (ARRAY.replace(b"ndarray", b"dtype"), "another class than numpy.ndarray"),
     "state of a dictionary": (b"}" + state(), "a state set on what takes none"),
     "state of a global": (b"cnumpy\nndarray\n" + state(), "a state set on what takes none"),
@@ -626,6 +628,22 @@ def test_arrays_of_other_things_are_refused(tmp_path, array, protocol):
 )
 def test_other_opcodes_are_refused_by_name(tmp_path, data, opcode):
     refuse(tmp_path, data, f"opcode {opcode} is not admitted")
+
+
+@pytest.mark.parametrize(
+    "number", ["I010", "I0x10", "I1_0", "I 1", "I+1", "I-0", "L1LL", "F1_0.5", "F 1.5", "F1e999", "F"]
+)
+def test_a_number_that_no_pickler_writes_is_refused(tmp_path, number):
+    refuse(tmp_path, f"{number}\n.".encode(), "written as one|not a valid pickle")
+
+
+def test_a_protocol_of_the_future_is_refused(tmp_path):
+    refuse(tmp_path, b"\x80\x06N.", "protocol 6 is not known")
+
+
+def test_a_frame_longer_than_the_file_is_a_truncated_file(tmp_path):
+    assert load(write(tmp_path, b"\x80\x04\x95\x02" + bytes(7) + b"N.")) is None
+    refuse(tmp_path, b"\x80\x04\x95\x03" + bytes(7) + b"N.", "truncated")
 
 
 MEGABYTE = b"T\x00\x00\x10\x00" + bytes(2**20)

@@ -313,6 +313,16 @@ def test_bad_yaml_is_one_short_line(yaml_file, text, expected):
     assert len(message) < 1000
 
 
+@pytest.mark.parametrize("option", [
+    "NUM_GPUS: {}", "DATADIR: {}", "SOLVER: {{STEPS: [{}]}}", "TEST: {{USE_MULTI_CROP: {}}}",
+])
+@pytest.mark.parametrize("digits", [3000, 6000])  # Python spells out no integer of more than 4300 decimal digits
+def test_an_endless_integer_is_one_short_line(yaml_file, option, digits):
+    with pytest.raises(ConfigError) as caught:
+        load_config(yaml_file(option.format("0x" + "f" * digits)))
+    assert len(str(caught.value)) < 500 and "\n" not in str(caught.value)
+
+
 def test_unreadable_yaml(tmp_path):
     path = str(tmp_path / "none.yaml")
     assert error_of(config_file=path) == f"{path}: cannot read the configuration: No such file or directory"

@@ -1,6 +1,5 @@
 """Random clips of every readable video are, to the byte, those of decoding everything and indexing."""
 
-import hashlib
 import struct
 from functools import cache
 from pathlib import Path
@@ -10,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from video_files import moving_square, write_video
+from video_files import digest, every_frame, moving_square, write_video
 
 from datasets import transforms
 from datasets.frame_counts import FrameCounts
@@ -34,23 +33,6 @@ def made(tmp_path_factory):
         str(write_video(folder / f"{i}.{suffix}", moving_square(n, height, width, seed=i), fourcc=codec))
         for i, (n, height, width, suffix, codec) in enumerate(VIDEOS)
     ]
-
-
-def digest(frame):
-    return hashlib.blake2b(np.ascontiguousarray(frame).data, digest_size=16).digest()
-
-
-def every_frame(path):
-    """Digests of all frames, each decoded and converted in turn."""
-    capture = cv2.VideoCapture(path, cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
-    capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 0)
-    digests, failures = [], 0
-    while failures < 500:
-        read, frame = capture.read()
-        failures = 0 if read else failures + 1
-        if read:
-            digests.append(digest(frame))
-    return digests
 
 
 every_frame_once = cache(every_frame)

@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 
@@ -66,6 +67,14 @@ def test_a_run_that_fails_leaves_nothing(tmp_path, monkeypatch, text, items_of, 
     with pytest.raises(error):
         write_lmdb(tmp_path / "out", listed, items_of, sorted_keys=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["l.txt"]
+
+
+def test_what_a_killed_process_of_the_same_number_left_is_no_obstacle(tmp_path):
+    listed = write_list(tmp_path / "l.txt", ["a", "b"], [1, 2])
+    left = tmp_path / f"out.partial-{os.getpid()}"
+    write_lmdb(left, write_list(tmp_path / "other.txt", [f"v{i}" for i in range(9)], range(9)), train_items, True)
+    assert write_lmdb(tmp_path / "out", listed, train_items, sorted_keys=True) == len(read_items(tmp_path / "out")) == 2
+    assert not left.exists()
 
 
 SCRIPTS = {"": 1, "_test": 10, "_test_multicrop": 30, "_test_flipcrop": 60}

@@ -3,7 +3,8 @@
     with Zygote() as zygote:
         run = zygote.start(["train_net_video", "--config_file", ...], log_path)
 
-Each run is a real process with its own process group, whose standard output and error go to the log file.
+A tool is named as here, or by its path in the repository. Each run is a real process with its own process group, whose
+standard output and error go to the log file.
 """
 
 import json
@@ -34,6 +35,11 @@ class Run:
         if self.status is None:
             os.kill(self.pid, number)
 
+    def kill_group(self, number=signal.SIGKILL):
+        """Kill the run with all that it has started."""
+        if self.status is None:
+            os.killpg(self.pid, number)
+
 
 class Zygote:
     def __enter__(self):
@@ -60,12 +66,15 @@ class Zygote:
 def fork_tool(argv, log):
     pid = os.fork()
     if pid:
+        # Here too, so that the group is there when the caller hears of it.
+        os.setpgid(pid, pid)
         return pid
     os.setpgid(0, 0)
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
-    tool = REPO / "tools" / f"{argv[0]}.py"
+    tool = REPO / (argv[0] if argv[0].endswith(".py") else f"tools/{argv[0]}.py")
+    sys.path.insert(0, str(tool.parent))
     sys.argv = [str(tool), *argv[1:]]
     status = 1
     try:

@@ -223,13 +223,19 @@ def _hint(value, default):
         # YAML 1.1 takes 1e-4 for a word.
         return f" (written {number:.1e})" if math.isfinite(number) else ""
     if isinstance(default, str) and isinstance(value, (int, float)):
-        return f""" (in quotes: "'{value}'")"""
+        return f""" (in quotes: "'{_shown(value)}'")"""
     if isinstance(default, list) and isinstance(value, tuple):
         return " (in square brackets)"
     return ""
 
 
-_short_repr = reprlib.Repr()
+class _ShortRepr(reprlib.Repr):
+    def repr_int(self, number, level):
+        # Python raises rather than spell out the longest.
+        return super().repr_int(number, level) if number.bit_length() < 10_000 else "an integer of thousands of digits"
+
+
+_short_repr = _ShortRepr()
 _short_repr.maxlevel = 3
 _short_repr.maxstring = _short_repr.maxother = _short_repr.maxlong = 100
 
@@ -273,7 +279,7 @@ def assert_and_infer_cfg(cfg=config):
         if _get(cfg, key) not in known:
             raise ConfigError(f"{key}: expected one of {', '.join(known)}, got {_get(cfg, key)!r}")
     if cfg.TEST.USE_MULTI_CROP not in (0, 1, 2):
-        raise ConfigError(f"TEST.USE_MULTI_CROP: expected 0, 1 or 2, got {cfg.TEST.USE_MULTI_CROP!r}")
+        raise ConfigError(f"TEST.USE_MULTI_CROP: expected 0, 1 or 2, got {_shown(cfg.TEST.USE_MULTI_CROP)}")
     for key in ("TRAIN.BATCH_SIZE", "TEST.BATCH_SIZE"):
         if _get(cfg, key) % cfg.NUM_GPUS:
             raise ConfigError(f"{key}: expected a multiple of NUM_GPUS {cfg.NUM_GPUS}, got {_get(cfg, key)}")
@@ -287,7 +293,7 @@ def _check_bounds(cfg):
             if value is None or not _is_usable(value) or value < bound:
                 kind = "a number" if isinstance(_get(_DEFAULTS, key), float) else "an integer"
                 limit = "" if bound == -math.inf else f" >= {bound}"
-                raise ConfigError(f"{key}: expected {kind}{limit}, got {value!r}")
+                raise ConfigError(f"{key}: expected {kind}{limit}, got {_shown(value)}")
     for bound, keys in _UPPER_BOUNDS:
         for key in keys:
             if _get(cfg, key) > bound:

@@ -60,6 +60,7 @@ def write_lmdb(dataset_dir, list_file, items_of, sorted_keys):
     with open_list(list_file) as lines:
         out.parent.mkdir(parents=True, exist_ok=True)
         partial = out.with_name(f"{out.name}.partial-{os.getpid()}")
+        shutil.rmtree(partial, ignore_errors=True)  # of a killed process that had the same number, as in containers
         partial.mkdir()
         try:
             records = _write(partial, lines, str(list_file), items_of, sorted_keys)

@@ -180,7 +180,12 @@ def parse_protos(value, key):
 def _tensor_proto(data):
     proto = TensorProto()
     for number, wire_type, content in _fields(data):
-        if number == 4:
+        if number == 1 and wire_type == _BYTES:
+            for _ in _packed(content):  # not used, but damage here is damage to the record
+                pass
+        elif number == 3 and wire_type == _BYTES and len(content) % 4:
+            raise ValueError(f"{len(content)} bytes of floats")
+        elif number == 4:
             # Packed or not: a reader of protocol buffers takes both.
             varints = [content] if wire_type == _VARINT else _packed(_expect(content, wire_type, _BYTES))
             proto.ints.extend(_int32(varint) for varint in varints)
@@ -195,7 +200,7 @@ def _fields(data):
     """Yield (field number, wire type, content); content is an int for varints, else bytes."""
     position = 0
     while position < len(data):
-        tag, position = _read_varint(data, position)
+        tag, position = _read_varint(data, position, 32)
         number, wire_type = tag >> 3, tag & 7
         if number == 0:
             raise ValueError("field number 0")
@@ -203,7 +208,7 @@ def _fields(data):
             content, position = _read_varint(data, position)
         else:
             if wire_type == _BYTES:
-                length, position = _read_varint(data, position)
+                length, position = _read_varint(data, position, 32)
             elif wire_type in (_FIXED64, _FIXED32):
                 length = 8 if wire_type == _FIXED64 else 4
             else:
@@ -222,19 +227,21 @@ def _packed(data):
         yield varint
 
 
-def _read_varint(data, position):
+def _read_varint(data, position, bits=64):
     if position < len(data) and (byte := data[position]) < 0x80:
         return byte, position + 1
     result = 0
-    for shift in range(0, 70, 7):
+    for shift in range(0, bits, 7):
         if position >= len(data):
             raise ValueError("cut short inside a number")
         byte = data[position]
         position += 1
         result |= (byte & 0x7F) << shift
         if byte < 0x80:
-            return result & 0xFFFFFFFFFFFFFFFF, position
-    raise ValueError("a number of more than 10 bytes")
+            break
+    if byte >= 0x80 or result >> bits:
+        raise ValueError(f"a number of more than {bits} bits")
+    return result, position
 
 
 def _int32(varint):

@@ -14,7 +14,7 @@ import pickle
 import re
 import struct
 from dataclasses import dataclass
-from math import prod
+from math import isinf, prod
 from pickletools import code2op
 
 import numpy as np
@@ -28,6 +28,10 @@ MAX_COPIES = 16
 
 # Byte order, and bool, integers, floats and complex numbers of fixed size: no objects, records, text, dates.
 NUMERIC_DTYPE = re.compile(r"[<>|=]?(b1|[iu][1248]|f[248]|c8|c16)")
+
+# Numbers in text form, as picklers write them.
+_INT = re.compile(rb"0|-?[1-9][0-9]*")
+_FLOAT = re.compile(rb"nan|-?inf|-?[0-9]+(\.[0-9]*)?(e[+-]?[0-9]+)?")
 
 
 class Refusal(Exception):
@@ -91,6 +95,20 @@ def _show(value):
     return f"{value!a:.200}" if type(value) in (str, bytes, bytearray) else type(value).__name__
 
 
+def _int(line):
+    # Spelt otherwise (010, 0x10, 1_0) it is another number to another reader.
+    if not _INT.fullmatch(line):
+        raise Refusal("an integer that is not written as one")
+    return int(line)
+
+
+def _float(line):
+    value = float(line)
+    if not _FLOAT.fullmatch(line) or isinf(value) and b"inf" not in line:
+        raise Refusal("a number that is not written as one, or too large")
+    return value
+
+
 class _Machine:
     """The stack machine. `run` executes the opcodes up to STOP and returns what is on the stack."""
 
@@ -142,6 +160,16 @@ class _Machine:
     def unpack(self, code):
         return struct.unpack(code, self.read(struct.calcsize(code)))[0]
 
+    def protocol(self):
+        version = self.unpack("<B")
+        if version > 5:
+            raise Refusal(f"protocol {version} is not known")
+
+    def frame(self):
+        # Frames only group reads, but one that is longer than the rest of the file tells that an end is missing.
+        if self.unpack("<Q") > self.size - self.file.tell():
+            raise EOFError
+
     def count_copy(self, data):
         self.copies_left -= len(data)
         if self.copies_left < 0:
@@ -154,8 +182,7 @@ class _Machine:
 
     def int_line(self):
         line = self.read_line()
-        constants = {b"00": False, b"01": True}
-        self.push(constants[line] if line in constants else int(line))
+        self.push(line == b"01" if line in (b"00", b"01") else _int(line))
 
     def string_line(self):
         literal = self.read_line(self.size).strip()
@@ -264,7 +291,7 @@ class _Machine:
         return _Array()
 
     def build_array(self, target, version, shape, dtype, is_fortran, data):
-        if version != 1:
+        if version != 1 or type(is_fortran) not in (bool, int) or is_fortran not in (0, 1):
             raise Refusal("an array in an unknown form")
         target.array = self.array(data, dtype, shape, "F" if is_fortran else "C")
 
@@ -322,8 +349,8 @@ _FUNCTIONS = {
 }
 
 _OPERATIONS = {
-    pickle.PROTO: lambda m: m.read(1),
-    pickle.FRAME: lambda m: m.read(8),  # frames only group reads
+    pickle.PROTO: _Machine.protocol,
+    pickle.FRAME: _Machine.frame,
     pickle.MARK: _Machine.mark,
     pickle.POP: _Machine.pop,
     pickle.POP_MARK: _Machine.pop_mark,
@@ -332,12 +359,12 @@ _OPERATIONS = {
     pickle.NEWTRUE: lambda m: m.push(True),
     pickle.NEWFALSE: lambda m: m.push(False),
     pickle.INT: _Machine.int_line,
-    pickle.LONG: lambda m: m.push(int(m.read_line().rstrip(b"L"))),
+    pickle.LONG: lambda m: m.push(_int(m.read_line().removesuffix(b"L"))),
     pickle.LONG1: lambda m: m.push(int.from_bytes(m.read(m.unpack("<B")), "little", signed=True)),
     pickle.BININT: lambda m: m.push(m.unpack("<i")),
     pickle.BININT1: lambda m: m.push(m.unpack("<B")),
     pickle.BININT2: lambda m: m.push(m.unpack("<H")),
-    pickle.FLOAT: lambda m: m.push(float(m.read_line())),
+    pickle.FLOAT: lambda m: m.push(_float(m.read_line())),
     pickle.BINFLOAT: lambda m: m.push(m.unpack(">d")),
     pickle.STRING: _Machine.string_line,
     pickle.SHORT_BINSTRING: lambda m: m.push(m.read(m.unpack("<B"))),
@@ -363,11 +390,11 @@ _OPERATIONS = {
     pickle.DICT: _Machine.new_dict,
     pickle.SETITEM: _Machine.set_item,
     pickle.SETITEMS: lambda m: m.update_dict(m.pop_mark()),
-    pickle.PUT: lambda m: m.put(int(m.read_line())),
+    pickle.PUT: lambda m: m.put(_int(m.read_line())),
     pickle.BINPUT: lambda m: m.put(m.unpack("<B")),
     pickle.LONG_BINPUT: lambda m: m.put(m.unpack("<I")),
     pickle.MEMOIZE: lambda m: m.put(len(m.memo)),
-    pickle.GET: lambda m: m.push(m.memo[int(m.read_line())]),
+    pickle.GET: lambda m: m.push(m.memo[_int(m.read_line())]),
     pickle.BINGET: lambda m: m.push(m.memo[m.unpack("<B")]),
     pickle.LONG_BINGET: lambda m: m.push(m.memo[m.unpack("<I")]),
     pickle.GLOBAL: _Machine.global_lines,

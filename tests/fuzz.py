@@ -1,0 +1,63 @@
+"""Give the readers hostile inputs in great number, and print a line an area with what they made of them.
+
+    python tests/fuzz.py pickles|records|yaml|lists|videos|all... [--count N] [--seed S] [--first N]
+
+"right": the result is what the input holds, by another program's judgement. "refused": the project's own error, which
+names the input. Everything else is a violation and gives exit status 1: code that ran, a hang, a crash, another
+exception or a wrong result or too much memory for the input (all three: "wrong"). Violations are told with the number
+of their case, which --first NUMBER --count 1 tries again.
+"""
+
+import argparse
+import sys
+import tempfile
+import time
+import warnings
+from pathlib import Path
+
+REPO = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(REPO / "lib"), str(REPO / "tests")]
+
+import fuzzing  # noqa: E402
+from fuzz_lists import Lists  # noqa: E402
+from fuzz_pickles import Pickles  # noqa: E402
+from fuzz_records import Records  # noqa: E402
+from fuzz_videos import Videos  # noqa: E402
+from fuzz_yaml import Yaml  # noqa: E402
+
+from utils import cli  # noqa: E402
+
+COUNTS = {Pickles: 200_000, Records: 200_000, Yaml: 20_000, Lists: 50_000, Videos: 2_000}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    areas = {area.name: area for area in COUNTS}
+    parser.add_argument("areas", nargs="+", choices=[*areas, "all"], metavar="AREA")
+    parser.add_argument("--count", type=int, help="cases of each area (default: some minutes' worth)")
+    parser.add_argument("--seed", type=int, default=0, help="what the cases follow from (default: %(default)s)")
+    parser.add_argument("--first", type=int, default=0, help="number of the first case (default: %(default)s)")
+    arguments = parser.parse_args()
+    # The readers are given damaged escapes and the like on purpose.
+    warnings.simplefilter("ignore")
+
+    chosen = areas if "all" in arguments.areas else dict.fromkeys(arguments.areas)
+    titles = (*fuzzing.COUNTERS[:-2], "max s", "max memory", "took s")
+    print("".join(title.rjust(width) for title, width in zip(("area", *titles), WIDTHS, strict=True)), flush=True)
+    violations = 0
+    for name in chosen:
+        area, start = areas[name], time.monotonic()
+        with tempfile.TemporaryDirectory() as folder:
+            counters = fuzzing.run(area, arguments.count or COUNTS[area], arguments.seed, arguments.first,
+                                   Path(folder), lambda line: print(f"  {line}", flush=True))
+        *numbers, seconds, memory = counters.values()
+        cells = (name, *numbers, f"{seconds:.3f}", f"{memory:.1f} x", f"{time.monotonic() - start:.0f}")
+        print("".join(str(cell).rjust(width) for cell, width in zip(cells, WIDTHS, strict=True)), flush=True)
+        violations += counters.violations
+    return 1 if violations else 0
+
+
+WIDTHS = (8, 8, 8, 9, 12, 7, 9, 7, 8, 12, 8)
+
+if __name__ == "__main__":
+    cli.run(main)

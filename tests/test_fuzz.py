@@ -1,0 +1,137 @@
+"""A few seconds of what tests/fuzz.py and tests/kill_runs.py do for as long as they are asked to."""
+
+import collections
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+
+import fuzzing
+import pytest
+
+
+def run(repo, *words):
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, *words]
+    done = subprocess.run(command, cwd=repo, capture_output=True, text=True, env=environment, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return [line.split() for line in done.stdout.splitlines()]
+
+
+@pytest.mark.parametrize(("area", "count"), [
+    ("pickles", 2000), ("records", 8000), ("yaml", 150), ("lists", 1000), ("videos", 40),
+])
+def test_hostile_inputs(repo, area, count):
+    _, row = run(repo, "tests/fuzz.py", area, "--count", str(count), "--seed", "1")
+    tried, right, refused, *violations = map(int, row[1:8])
+    assert row[0] == area and tried == count and violations == [0, 0, 0, 0]
+    # Hostile and sound inputs both.
+    assert right + refused == count and min(right, refused) > count // 20
+
+
+class Refused(Exception):
+    pass
+
+
+@dataclass
+class Case:
+    what: str
+    size: int = 1000
+
+
+class Forbidden(fuzzing.Area):
+    """Code under test that does, in turn, all that must not be."""
+
+    name = "forbidden"
+    error = Refused
+    seconds = 0.2
+    traced = 1
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.turns = iter(FORBIDDEN)
+
+    def make(self, rng):
+        return Case(next(self.turns))
+
+    def load(self, case):
+        return FORBIDDEN[case.what][0](self.folder)
+
+    def check(self, case, result):
+        if result == "wrong":
+            raise fuzzing.Wrong("another value")
+
+    def check_refusal(self, case, error):
+        if str(error) != "told well":
+            raise fuzzing.Wrong("told badly")
+
+
+def loop(_):
+    while True:
+        pass
+
+
+def refuse(message):
+    raise Refused(message)
+
+
+FORBIDDEN = {
+    "right": (lambda folder: None, "right"),
+    "refused": (lambda folder: refuse("told well"), "refused"),
+    "command": (lambda folder: os.system("true"), "executions"),
+    "evaluation": (lambda folder: eval("1"), "executions"),
+    "writing": (lambda folder: (folder / "executed").touch(), "executions"),
+    "import": (lambda folder: __import__("this_is_no_module"), "wrong"),
+    "wrong": (lambda folder: "wrong", "wrong"),
+    "badly told": (lambda folder: refuse("told badly"), "wrong"),
+    "another exception": (lambda folder: {}["key"], "wrong"),
+    "memory": (lambda folder: len(bytearray(1 << 24)), "wrong"),
+    "endless": (loop, "hangs"),
+}
+
+
+def test_violations_are_found(tmp_path):
+    told = tmp_path / "told"
+
+    def tell(line):
+        with open(told, "a") as file:
+            file.write(f"{line}\n")
+
+    counters = fuzzing.run(Forbidden, len(FORBIDDEN), 0, 0, tmp_path, tell)
+    expected = collections.Counter(counter for _, counter in FORBIDDEN.values())
+    assert {name: counters[name] for name in expected} == expected
+    assert counters["tried"] == len(FORBIDDEN) and counters.violations == len(FORBIDDEN) - 2
+    found = re.findall(r"^forbidden (\d+): (\w+)", told.read_text(), re.MULTILINE)
+    kinds = [kind for _, kind in FORBIDDEN.values()]
+    assert found == [(str(number), kind) for number, kind in enumerate(kinds) if kind not in ("right", "refused")]
+
+
+class Fatal(Forbidden):
+    """A case that is right, one that ends the process, and one that cannot be interrupted."""
+
+    name = "fatal"
+
+    def make(self, rng):
+        return Case(rng.choice("abc"))
+
+    def load(self, case):
+        if case.what == "b":
+            os.kill(os.getpid(), signal.SIGKILL)
+        while case.what == "c":
+            with contextlib.suppress(BaseException):
+                loop(None)
+
+
+def test_what_ends_the_process_or_cannot_be_interrupted_is_counted(tmp_path):
+    seed = 12  # for which the four cases are a, c, b, a
+    counters = fuzzing.run(Fatal, 4, seed, 0, tmp_path, lambda line: None)
+    assert (counters["right"], counters["crashes"], counters["hangs"]) == (2, 1, 1)
+
+
+def test_kills(repo):
+    _, *rows = run(repo, "tests/kill_runs.py", "--kills", "4", "--job", "lmdb", "convert", "--seed", "1")
+    assert [row[0] for row in rows] == ["lmdb", "convert"]
+    assert all(row[1] == row[3] == "2" for row in rows)
