@@ -6,6 +6,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 requirements=${1:-requirements.txt}
 lock=${requirements%.txt}.lock
+[ -f "$lock" ] || { echo "error: expected requirements.txt or requirements-dev.txt, got $requirements" >&2; exit 1; }
 stamp=.venv/installed-$(cat requirements*.txt requirements*.lock | cksum | cut -d' ' -f1)-$(basename "$lock" .lock)
 [ -f "$stamp" ] && exit 0
 echo "Setting up .venv from $lock (once)"

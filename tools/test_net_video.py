@@ -90,6 +90,7 @@ def test_net(cfg, replicas):
     source = test_source(cfg)
     ordinals = plan_clips(source.video_indices, cfg.TEST.DATASET_SIZE, cfg.TEST.NUM_TEST_CLIPS, cfg.TEST.BATCH_SIZE)
     model = load_model(cfg, cfg.TEST.PARAMS_FILE, replicas.device)
+    model.check_size(cfg.TRAIN.VIDEO_LENGTH, cfg.TRAIN.CROP_SIZE, cfg.TRAIN.CROP_SIZE)
 
     folder = Path(cfg.CHECKPOINT.DIR)
     with contextlib.ExitStack() as stack:
@@ -188,7 +189,10 @@ def main():
         return 1
     args = parser.parse_args()
     cli.setup_logging()
-    return launch(run_test, load_config(args.config_file, args.opts))
+    cfg = load_config(args.config_file, args.opts)
+    if args.config_file is None and not cfg.MODEL.MODEL_NAME:
+        raise UserError("no --config_file, and no MODEL.MODEL_NAME among the KEY VALUE words: which network?")
+    return launch(run_test, cfg)
 
 
 if __name__ == "__main__":

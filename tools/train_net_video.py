@@ -294,7 +294,7 @@ def json_stats(cfg, it, lr, averages, errors, best, device):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config_file", required=True, help="YAML file of options")
+    parser.add_argument("--config_file", help="YAML file of options")
     parser.add_argument("--test_net", default=True, help="accepted for old command lines; TRAIN.TEST_AFTER_TRAIN rules")
     parser.add_argument("--node_id", type=int, default=0, help="accepted for old command lines")
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="options over those of the file")
@@ -302,6 +302,8 @@ def main():
         parser.print_help()
         return 1
     args = parser.parse_args()
+    if args.config_file is None and "--config_file" not in args.opts:  # there it is in the wrong place
+        parser.error("the following arguments are required: --config_file")
     cli.setup_logging()
     if args.test_net is not True or args.node_id:
         logger.warning("--test_net and --node_id have no effect here: TRAIN.TEST_AFTER_TRAIN says whether to test")

@@ -50,6 +50,8 @@ _LOWER_BOUNDS = (
                  "MODEL.BN_INIT_GAMMA", "NONLOCAL.NO_BIAS", "NONLOCAL.BN_INIT_GAMMA",
                  "TRAIN.RESUME_FROM_BATCH_SIZE", "CHECKPOINT.CHECKPOINT_PERIOD")),
 )
+# Options of text for which null means: none.
+_MAY_BE_NULL = {"FILENAME_GT", "DATASET", "TRAIN.PARAMS_FILE", "TEST.PARAMS_FILE", *OPTIONS_WITHOUT_EFFECT}
 _UPPER_BOUNDS = ((1, ("TRAIN.DROPOUT_RATE", "MODEL.BN_MOMENTUM", "NONLOCAL.BN_MOMENTUM", "SOLVER.MOMENTUM")),)
 
 _DEFAULTS = default_config()
@@ -91,10 +93,24 @@ def cfg_from_list(opts, cfg=config):
     `cfg` as it was.
     """
     opts = list(opts)
-    if len(opts) % 2:
-        raise ConfigError(f"command line: expected pairs of KEY VALUE, got {len(opts)} words: {_shown(opts)}")
+    _check_words(opts)
     options = [(key, _literal(value)) for key, value in zip(opts[::2], opts[1::2], strict=True)]
     _set_options(cfg, options, source="command line")
+
+
+def _check_words(words):
+    """Raise a ConfigError for words that are no KEY VALUE pairs by their form."""
+    for word in words:
+        key, equals, value = str(word).partition("=")
+        if equals and _is_option(key):
+            raise ConfigError(f"command line: {_shown(word)}: expected a blank and no equals sign: {key} {value}")
+    for key in words[::2]:
+        if str(key).startswith("--"):
+            raise ConfigError(f"command line: {_shown(key)}: KEYs have no dashes; options with dashes come before them")
+    if len(words) % 2:
+        stray = next((word for word in words[::2] if not _is_option(word)), words[-1])
+        what = "has no value" if _is_option(stray) else "is no KEY"
+        raise ConfigError(f"command line: expected pairs of KEY VALUE, got {len(words)} words; {_shown(stray)} {what}")
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
@@ -185,6 +201,13 @@ def _get(cfg, key):
     return cfg
 
 
+def _is_option(key):
+    try:
+        return not isinstance(_get(_DEFAULTS, key), dict)
+    except KeyError:
+        return False
+
+
 def _nearest(key):
     # Cut, as difflib's time grows with the square of the length.
     key = str(key)[:200].upper()
@@ -266,6 +289,8 @@ def assert_and_infer_cfg(cfg=config):
         raise ConfigError("TEST.TEN_CROP: deprecated, expected False, got True; use TEST.TEST_FULLY_CONV")
     if cfg.TEST.USE_MULTI_CROP not in (0, 1, 2):
         raise ConfigError(f"TEST.USE_MULTI_CROP: expected 0, 1 or 2, got {cfg.TEST.USE_MULTI_CROP!r}")
+    if cfg.TEST.OUTPUT_NAME not in ("pred", "softmax"):
+        raise ConfigError(f"TEST.OUTPUT_NAME: expected 'pred' or 'softmax', got {cfg.TEST.OUTPUT_NAME!r}")
     for key in ("TRAIN.BATCH_SIZE", "TEST.BATCH_SIZE"):
         if _get(cfg, key) % cfg.NUM_GPUS:
             raise ConfigError(f"{key}: expected a multiple of NUM_GPUS {cfg.NUM_GPUS}, got {_get(cfg, key)}")
@@ -284,6 +309,9 @@ def _check_bounds(cfg):
         for key in keys:
             if _get(cfg, key) > bound:
                 raise ConfigError(f"{key}: expected a number <= {bound}, got {_get(cfg, key)!r}")
+    for key, default in _all_options(_DEFAULTS):
+        if isinstance(default, (str, bool)) and _get(cfg, key) is None and key not in _MAY_BE_NULL:
+            raise ConfigError(f"{key}: expected {'text' if isinstance(default, str) else 'True or False'}, got None")
     if cfg.MODEL.STD == 0:
         raise ConfigError(f"MODEL.STD: expected a number > 0, got {cfg.MODEL.STD!r}")
 

@@ -12,6 +12,7 @@ from tqdm import tqdm
 from datasets.lists import iter_list, open_list
 from datasets.records import encode_test_clip, encode_test_video, encode_train
 from utils.errors import UserError
+from utils.files import make_folder
 
 TEMPORAL_POSITIONS = 10
 
@@ -58,9 +59,9 @@ def write_lmdb(dataset_dir, list_file, items_of, sorted_keys):
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise UserError(f"{out} exists already; remove it or choose another --dataset_dir")
     with open_list(list_file) as lines:
-        out.parent.mkdir(parents=True, exist_ok=True)
         partial = out.with_name(f"{out.name}.partial-{os.getpid()}")
-        partial.mkdir()
+        make_folder(out.parent)
+        make_folder(partial)
         try:
             records = _write(partial, lines, str(list_file), items_of, sorted_keys)
             partial.rename(out)

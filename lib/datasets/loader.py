@@ -264,6 +264,7 @@ class TrainLoader(_Loader):
         rng = np.random.default_rng([self._seed, self._purpose, slot])
         draws = transforms.train_draws(rng, self._clips.jitter_scales)
         # Twice round holds a whole pass, wherever the shuffled passes begin.
+        bad = None
         for candidate in range(slot, slot + 2 * len(self._source)):
             record = self._source.record(candidate)
             if not 0 <= record.label < self._num_classes:
@@ -275,10 +276,11 @@ class TrainLoader(_Loader):
                 self._decode(record.path, draws, video)
             except BadVideo as error:
                 self._bad_videos.add(error)
+                bad = error
                 continue
             label[0] = record.label
             return
-        raise UserError(f"no record gives a good video, from {self._source.name(slot)} on")
+        raise UserError(f"no record gives a good video, from {self._source.name(slot)} on; the last: {bad}")
 
     def _decode(self, path, draws, video):
         clips = self._clips

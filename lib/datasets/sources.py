@@ -154,6 +154,7 @@ class LmdbTrainSource:
         # The writer's keys need no scan: 25 million records open at once.
         numbered = self._lmdb.ends() == (b"%09d" % 0, b"%09d" % (len(self) - 1))
         self._keys = _NumberedKeys() if numbered else _StoredKeys(self._lmdb.keys())
+        self.record(0)  # an LMDB of another kind is an error now, not when the first evaluation is due
 
     def __len__(self):
         return self._lmdb.entries

@@ -20,5 +20,5 @@ def load_model(cfg, weights_file, device):
     """
     model = create_model(cfg, "test").to(device)
     model.output = cfg.TEST.OUTPUT_NAME
-    initialize_params_from_file(model, weights_file)
+    initialize_params_from_file(model, weights_file, complete=True)
     return model

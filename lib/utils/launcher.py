@@ -55,6 +55,8 @@ def _choose_processes(cfg):
         if visible < 1:
             raise UserError(f"ROOT_GPU_ID: expected 0 to {torch.cuda.device_count() - 1}, got {cfg.ROOT_GPU_ID}")
         limit = min(visible, wanted) if wanted else visible
+    elif cfg.ROOT_GPU_ID:
+        raise UserError(f"ROOT_GPU_ID: expected 0, as there is no GPU here, got {cfg.ROOT_GPU_ID}")
     else:
         limit = wanted or 1
     return max(d for d in range(1, cfg.NUM_GPUS + 1) if cfg.NUM_GPUS % d == 0 and d <= limit)

@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "lib"))
 
 from utils.cli import run
 from utils.errors import UserError
-from utils.files import atomic_write
+from utils.files import atomic_write, make_folder
 
 # Which phase runs; the order gives the class ids.
 CLASSES = {
@@ -113,9 +113,10 @@ def make_dataset(out, seed, counts):
                 path = Path(out) / split / label / f"scene_{number:04d}.mp4"
                 if path.exists():
                     continue
-                path.parent.mkdir(parents=True, exist_ok=True)
+                make_folder(path.parent)
                 write_video(path, render(scene, label), scene.rate)
                 written += 1
+    make_folder(out)
     with atomic_write(Path(out) / "classids.json", "w") as file:
         json.dump({label: i for i, label in enumerate(CLASSES)}, file, indent=1)
     return written
