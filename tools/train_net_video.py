@@ -31,7 +31,7 @@ from utils.checkpoints import (
     save_checkpoint,
 )
 from utils.errors import UserError
-from utils.files import make_folder
+from utils.files import make_writable_folder
 from utils.interruption import EXIT_INTERRUPTED, Interrupted, Interruption
 from utils.launcher import launch
 from utils.lr_policy import get_lr_at_iter
@@ -191,7 +191,7 @@ def train_net(cfg, replicas):
     print_cfg(cfg)
     log_options_without_effect(cfg)
     if replicas.is_root:
-        make_folder(Path(cfg.CHECKPOINT.DIR, "checkpoints"))
+        make_writable_folder(Path(cfg.CHECKPOINT.DIR, "checkpoints"))
     if cfg.TRAIN.TEST_AFTER_TRAIN:
         warn_of_missing_test_data(cfg)
     training = Training(cfg, replicas)

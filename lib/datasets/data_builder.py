@@ -56,6 +56,7 @@ def _random_clips(cfg, replicas, bad_videos, split, purpose, batch_size, first_r
         first_record=first_record,
         counts=_frame_counts(cfg.CHECKPOINT.DIR),
         pin_memory=replicas.device.type == "cuda",
+        hang_seconds=cfg.DATALOADER.HANG_SECONDS,
     )
 
 
@@ -89,6 +90,7 @@ def test_loader(cfg, replicas, source, batches, bad_videos):
         bad_videos=bad_videos,
         counts=_frame_counts(cfg.CHECKPOINT.DIR),
         pin_memory=replicas.device.type == "cuda",
+        hang_seconds=cfg.DATALOADER.HANG_SECONDS,
     )
 
 

@@ -1,6 +1,7 @@
 """Writing a file so that its name never stands for half of it."""
 
 import os
+import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,6 +14,16 @@ def make_folder(path):
         Path(path).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{path}: cannot be made: {error.strerror}") from error
+
+
+def make_writable_folder(path):
+    """Make a folder, if it is not there, in which a file can be made: it is tried. Raises UserError."""
+    make_folder(path)
+    try:
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written to: {error.strerror}") from error
 
 
 @contextmanager
