@@ -65,6 +65,10 @@ def write_lmdb(dataset_dir, list_file, items_of, sorted_keys):
         try:
             records = _write(partial, lines, str(list_file), items_of, sorted_keys)
             partial.rename(out)
+        except (lmdb.Error, OSError) as error:
+            shutil.rmtree(partial, ignore_errors=True)
+            full = " (is the disk full?)" if isinstance(error, lmdb.Error) else ""  # LMDB calls it an I/O error
+            raise UserError(f"{out}: cannot be written: {error}{full}") from error
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
             raise
@@ -75,7 +79,7 @@ def _write(folder, lines, name, items_of, sorted_keys):
     items = items_of(iter_list(lines, name))
     # Nobody else knows the folder yet, so neither locks nor a sync at every commit are needed.
     with (
-        lmdb.open(str(folder), map_size=_MAP_SIZE, lock=False, sync=False) as environment,
+        lmdb.open(str(folder), map_size=_MAP_SIZE, mode=0o666, lock=False, sync=False) as environment,
         tqdm(total=os.fstat(lines.fileno()).st_size, unit="B", unit_scale=True, desc=name) as progress,
     ):
         records = 0

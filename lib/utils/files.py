@@ -1,5 +1,6 @@
 """Writing a file so that its name never stands for half of it."""
 
+import contextlib
 import os
 import tempfile
 from contextlib import contextmanager
@@ -40,7 +41,8 @@ def temporary_beside(path):
             raise
         raise UserError(f"{path}: cannot be written: {error.strerror or error}") from error
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # on a disk that has become read-only that fails, too
+            partial.unlink()
 
 
 @contextmanager

@@ -14,6 +14,7 @@ class) and OUT/classids.json. The same arguments make the same videos; one that 
 """
 
 import argparse
+import contextlib
 import json
 import os
 import sys
@@ -92,15 +93,22 @@ def write_video(path, frames, rate):
     """Write frames as MPEG-4 into path. The file appears under its name only when it is whole."""
     height, width = frames[0].shape[:2]
     part = path.with_name(f".{path.stem}.part{path.suffix}")
-    writer = cv2.VideoWriter(str(part), cv2.VideoWriter_fourcc(*"mp4v"), rate, (width, height))
-    if not writer.isOpened():
-        raise UserError(f"{part}: OpenCV cannot write an MPEG-4 video here")
-    for frame in frames:
-        writer.write(frame)
-    writer.release()
-    with open(part, "rb") as file:
-        os.fsync(file.fileno())
-    os.replace(part, path)
+    try:
+        writer = cv2.VideoWriter(str(part), cv2.VideoWriter_fourcc(*"mp4v"), rate, (width, height))
+        if not writer.isOpened():
+            raise UserError(f"{path}: OpenCV cannot write an MPEG-4 video here")
+        for frame in frames:
+            writer.write(frame)
+        writer.release()
+        # The writer says nothing of a full disk.
+        if cv2.VideoCapture(str(part), cv2.CAP_FFMPEG).get(cv2.CAP_PROP_FRAME_COUNT) != len(frames):
+            raise UserError(f"{path}: OpenCV cannot write the whole video here: is the disk full?")
+        with open(part, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink()
 
 
 def make_dataset(out, seed, counts):
