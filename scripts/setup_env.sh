@@ -1,12 +1,26 @@
 #!/usr/bin/env bash
-# Make the virtual environment .venv at the top of the repository with the pinned packages of a requirements
-# file. Does nothing when that has been done for the same file contents. Usage: setup_env.sh [requirements.txt]
+# Make the virtual environment .venv at the top of the repository with the packages of a requirements file, in the
+# versions and with the hashes of its lock file. Does nothing when that has been done for the same file contents.
+# Usage: setup_env.sh [requirements.txt]
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 requirements=${1:-requirements.txt}
-stamp=.venv/installed-$(cat requirements*.txt | cksum | cut -d' ' -f1)-$(basename "$requirements" .txt)
+lock=${requirements%.txt}.lock
+[ -f "$lock" ] || { echo "error: expected requirements.txt or requirements-dev.txt, got $requirements" >&2; exit 1; }
+stamp=.venv/installed-$(cat requirements*.txt requirements*.lock | cksum | cut -d' ' -f1)-$(basename "$lock" .lock)
 [ -f "$stamp" ] && exit 0
-echo "Setting up .venv from $requirements (once)"
+echo "Setting up .venv from $lock (once)"
 [ -x .venv/bin/python ] || "${PYTHON:-python3}" -m venv .venv
-.venv/bin/python -m pip install --quiet --disable-pip-version-check -r "$requirements"
+
+pip() { .venv/bin/python -m pip --disable-pip-version-check --quiet "$@"; }
+
+# The locks are complete: pip need not look for what a package wants beside it.
+locked() { pip install --require-hashes --no-deps -r "$1"; }
+
+# Where pip is configured to find a build of PyTorch for CPUs, that is meant; PyPI has none. One that is in .venv stays.
+pip show torch >/dev/null 2>&1 || locked requirements-cpu.lock >/dev/null 2>&1 || true
+locked "$lock"
+# PyPI's build of PyTorch wants NVIDIA's libraries, a build for CPUs does not.
+pip check >/dev/null 2>&1 || locked requirements-cuda.lock
+pip check
 touch "$stamp"

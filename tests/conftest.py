@@ -9,6 +9,8 @@ from pathlib import Path
 
 import legacy_run
 import pytest
+import tiny_job
+from zygote import Zygote
 
 from utils import cli
 
@@ -62,6 +64,29 @@ def tiny_data(tmp_path_factory):
 def job(tiny_data, tmp_path_factory):
     """A tiny training, done once: legacy_run.Job."""
     return legacy_run.run_job(tiny_data, tmp_path_factory.mktemp("job"))
+
+
+@pytest.fixture(scope="session")
+def zygote():
+    """Starts the tools as real processes, quickly."""
+    with Zygote() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory):
+    """Folder of the data of tiny_job."""
+    folder = tmp_path_factory.mktemp("tiny")
+    tiny_job.make_data(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def undisturbed(zygote, data, tmp_path_factory):
+    """A run of tiny_job in one process that nothing disturbed: its folder."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    assert zygote.run(tiny_job.command(REPO, data, folder), folder / "log.txt") == 0, (folder / "log.txt").read_text()
+    return folder
 
 
 @pytest.fixture

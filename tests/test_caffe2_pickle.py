@@ -399,7 +399,7 @@ def test_a_wrong_file_is_refused(tmp_path, data):
 def test_a_missing_file_a_folder_and_a_pipe_are_refused(tmp_path):
     with pytest.raises(PickleError, match="missing.pkl: cannot read: No such file"):
         load(tmp_path / "missing.pkl")
-    with pytest.raises(PickleError, match="expected a pickle file, got a folder or device"):
+    with pytest.raises(PickleError, match="expected a pickle file, got a (folder|device)"):
         load(tmp_path)
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(PickleError, match="pipe: expected a pickle file"):

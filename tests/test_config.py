@@ -68,7 +68,8 @@ def test_legacy_log_shows_the_same_options(shared):
     legacy = ast.literal_eval("\n".join(lines[1 : end + 1]).removeprefix("INFO:core.config:"))
     # Legacy read SOLVER.STEP_SIZE without having defined it; the others are this program's own.
     own = {"SOLVER.STEP_SIZE", "NUM_PROCESSES", "CHECKPOINT.KEEP_LAST", "MODEL.PRECISION", "MODEL.COMPILE",
-           "TRAIN.CHECKPOINT_ACTIVATIONS", "NONLOCAL.AFTER", "NONLOCAL.AFFINITY", "NONLOCAL.REACH"}
+           "TRAIN.CHECKPOINT_ACTIVATIONS", "NONLOCAL.AFTER", "NONLOCAL.AFFINITY", "NONLOCAL.REACH",
+           "DATALOADER.HANG_SECONDS"}
     assert flat(default_config()).keys() - flat(legacy).keys() == own
     assert flat(legacy).keys() <= flat(default_config()).keys()
 

@@ -14,34 +14,12 @@ import time
 import numpy as np
 import pytest
 import tiny_job
-from zygote import Zygote
 
 from utils.caffe2_pickle import load
 from utils.interruption import EXIT_INTERRUPTED
 
 # More kills by hand: NLNET_KILLS=20 pytest tests/test_processes.py
 KILLS = int(os.environ.get("NLNET_KILLS", "5"))
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("tiny")
-    tiny_job.make_data(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def zygote():
-    with Zygote() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def undisturbed(zygote, repo, data, tmp_path_factory):
-    """A run in one process that nothing disturbed: its folder."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    assert zygote.run(tiny_job.command(repo, data, folder), folder / "log.txt") == 0, (folder / "log.txt").read_text()
-    return folder
 
 
 def blobs(folder, iteration=6):

@@ -156,8 +156,8 @@ def test_what_is_no_lmdb_is_told(tmp_path, kind, part):
 
 def test_a_record_that_is_none_names_key_and_lmdb(tmp_path):
     write_items(tmp_path / "train", clip_items(ENTRIES, None))
-    with pytest.raises(UserError, match="record 1 of .*/train looks like one of a single-crop test LMDB"):
-        open_train_source(tmp_path, "train", 0, True).record(1)
+    with pytest.raises(UserError, match="record 0 of .*/train looks like one of a single-crop test LMDB"):
+        open_train_source(tmp_path, "train", 0, True)
     write_items(tmp_path / "test", train_items(ENTRIES))
     with pytest.raises(UserError, match="record 000000000 of .*/test looks like one of a train or val LMDB"):
         open_test_source(tmp_path, "test", 0, 10)

@@ -4,7 +4,8 @@
         run = zygote.start(["train_net_video", "--config_file", ...], log_path)
 
 A tool is named as here, or by its path in the repository. Each run is a real process with its own process group, whose
-standard output and error go to the log file.
+standard output and error go to the log file. A prelude is Python text that the process executes before the tool, to
+prepare an accident for it.
 """
 
 import json
@@ -56,14 +57,14 @@ class Zygote:
         self._process.stdin.flush()
         return json.loads(self._process.stdout.readline())
 
-    def start(self, argv, log):
-        return Run(self, self.ask({"argv": [str(word) for word in argv], "log": str(log)}))
+    def start(self, argv, log, prelude=""):
+        return Run(self, self.ask({"argv": [str(word) for word in argv], "log": str(log), "prelude": prelude}))
 
-    def run(self, argv, log, timeout=120):
-        return self.start(argv, log).wait(timeout)
+    def run(self, argv, log, timeout=120, prelude=""):
+        return self.start(argv, log, prelude).wait(timeout)
 
 
-def fork_tool(argv, log):
+def fork_tool(argv, log, prelude):
     pid = os.fork()
     if pid:
         # Here too, so that the group is there when the caller hears of it.
@@ -78,6 +79,7 @@ def fork_tool(argv, log):
     sys.argv = [str(tool), *argv[1:]]
     status = 1
     try:
+        exec(prelude, {})
         runpy.run_path(str(tool), run_name="__main__")
     except SystemExit as end:
         status = int(end.code or 0)
@@ -105,7 +107,7 @@ def main():
     for line in sys.stdin:
         request = json.loads(line)
         if "argv" in request:
-            answer = fork_tool(request["argv"], request["log"])
+            answer = fork_tool(request["argv"], request["log"], request["prelude"])
         else:
             answer = wait_for(request["wait"], request["timeout"])
         print(json.dumps(answer), flush=True)

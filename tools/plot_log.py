@@ -8,6 +8,7 @@ import argparse
 
 import _init_paths  # noqa: F401
 from utils.cli import run
+from utils.errors import UserError
 from utils.log_parser import read_log
 from utils.visualize import log_names, plot_logs
 
@@ -17,6 +18,8 @@ def main():
     parser.add_argument("logs", nargs="+", metavar="LOG", help="log of a training run")
     parser.add_argument("--output", default="curves.png", metavar="PNG", help="default: %(default)s")
     args = parser.parse_args()
+    if not args.output.lower().endswith(".png"):
+        raise UserError(f"--output: expected a name that ends with .png, got {args.output}")
     logs = {name: read_log(path) for name, path in zip(log_names(args.logs), args.logs, strict=True)}
     plot_logs(logs, args.output)
     print(f"Curves saved to: {args.output}")

@@ -24,7 +24,7 @@ from datasets.loader import BadVideos, group_by_video
 from models.inference import load_model
 from utils import cli
 from utils.errors import UserError
-from utils.files import make_folder
+from utils.files import make_writable_folder
 from utils.interruption import EXIT_INTERRUPTED, Interrupted, Interruption
 from utils.launcher import launch
 from utils.misc import eta
@@ -95,7 +95,7 @@ def test_net(cfg, replicas):
     with contextlib.ExitStack() as stack:
         scores_file = None
         if replicas.is_root:
-            make_folder(folder)
+            make_writable_folder(folder)
             scores_file = stack.enter_context(ScoresFile(
                 folder / "results_scores.h5", identity(cfg, source), len(source), cfg.MODEL.NUM_CLASSES))
         try:
@@ -188,7 +188,10 @@ def main():
         return 1
     args = parser.parse_args()
     cli.setup_logging()
-    return launch(run_test, load_config(args.config_file, args.opts))
+    cfg = load_config(args.config_file, args.opts)
+    if args.config_file is None and not cfg.MODEL.MODEL_NAME:
+        raise UserError("no --config_file, and no MODEL.MODEL_NAME among the KEY VALUE words: which network?")
+    return launch(run_test, cfg)
 
 
 if __name__ == "__main__":

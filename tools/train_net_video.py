@@ -33,7 +33,7 @@ from utils.checkpoints import (
     save_checkpoint,
 )
 from utils.errors import UserError
-from utils.files import make_folder
+from utils.files import make_writable_folder
 from utils.interruption import EXIT_INTERRUPTED, Interrupted, Interruption
 from utils.launcher import launch
 from utils.lr_policy import get_lr_at_iter
@@ -210,7 +210,7 @@ def train_net(cfg, replicas):
     print_cfg(cfg)
     log_options_without_effect(cfg)
     if replicas.is_root:
-        make_folder(Path(cfg.CHECKPOINT.DIR, "checkpoints"))
+        make_writable_folder(Path(cfg.CHECKPOINT.DIR, "checkpoints"))
     if cfg.TRAIN.TEST_AFTER_TRAIN:
         warn_of_missing_test_data(cfg)
     training = Training(cfg, replicas)
@@ -313,7 +313,7 @@ def json_stats(cfg, it, lr, averages, errors, best, device):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config_file", required=True, help="YAML file of options")
+    parser.add_argument("--config_file", help="YAML file of options")
     parser.add_argument("--test_net", default=True, help="accepted for old command lines; TRAIN.TEST_AFTER_TRAIN rules")
     parser.add_argument("--node_id", type=int, default=0, help="accepted for old command lines")
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="options over those of the file")
@@ -321,6 +321,8 @@ def main():
         parser.print_help()
         return 1
     args = parser.parse_args()
+    if args.config_file is None and "--config_file" not in args.opts:  # there it is in the wrong place
+        parser.error("the following arguments are required: --config_file")
     cli.setup_logging()
     if args.test_net is not True or args.node_id:
         logger.warning("--test_net and --node_id have no effect here: TRAIN.TEST_AFTER_TRAIN says whether to test")

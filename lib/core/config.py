@@ -40,8 +40,8 @@ _LOWER_BOUNDS = (
          "TRAIN.ITER_COMPUTE_PRECISE_BN", "RESNETS.NUM_GROUPS", "RESNETS.WIDTH_PER_GROUP", "TEST.BATCH_SIZE",
          "TEST.SCALE", "TEST.DATASET_SIZE", "TEST.NUM_TEST_CLIPS", "SOLVER.MAX_ITER", "SOLVER.STEP_SIZE",
          "NONLOCAL.LAYER_MOD", "METRICS.FIRST_N")),
-    (0, ("DATALOADER.MAX_BAD_IMAGES", "NUM_PROCESSES", "CHECKPOINT.KEEP_LAST", "ROOT_GPU_ID", "RNG_SEED",
-         "TRAIN.DROPOUT_RATE", "MODEL.BN_MOMENTUM",
+    (0, ("DATALOADER.MAX_BAD_IMAGES", "DATALOADER.HANG_SECONDS", "NUM_PROCESSES", "CHECKPOINT.KEEP_LAST",
+         "ROOT_GPU_ID", "RNG_SEED", "TRAIN.DROPOUT_RATE", "MODEL.BN_MOMENTUM",
          "MODEL.BN_EPSILON", "MODEL.FC_INIT_STD", "MODEL.STD", "SOLVER.BASE_LR", "SOLVER.WEIGHT_DECAY",
          "SOLVER.WEIGHT_DECAY_BN", "SOLVER.MOMENTUM", "SOLVER.GAMMA", "SOLVER.WARMUP.WARMUP_START_LR",
          "SOLVER.WARMUP.WARMUP_END_ITER", "NONLOCAL.CONV_INIT_STD", "NONLOCAL.BN_MOMENTUM",
@@ -50,11 +50,14 @@ _LOWER_BOUNDS = (
                  "MODEL.BN_INIT_GAMMA", "NONLOCAL.NO_BIAS", "NONLOCAL.BN_INIT_GAMMA",
                  "TRAIN.RESUME_FROM_BATCH_SIZE", "CHECKPOINT.CHECKPOINT_PERIOD")),
 )
+# Options of text for which null means: none.
+_MAY_BE_NULL = {"FILENAME_GT", "DATASET", "TRAIN.PARAMS_FILE", "TEST.PARAMS_FILE", *OPTIONS_WITHOUT_EFFECT}
 _UPPER_BOUNDS = ((1, ("TRAIN.DROPOUT_RATE", "MODEL.BN_MOMENTUM", "NONLOCAL.BN_MOMENTUM", "SOLVER.MOMENTUM")),)
 
 _CHOICES = {
     "MODEL.PRECISION": ("float32", "tf32", "bfloat16"),
     "MODEL.COMPILE": ("auto", "always", "never"),
+    "TEST.OUTPUT_NAME": ("pred", "softmax"),
 }
 
 _DEFAULTS = default_config()
@@ -96,10 +99,24 @@ def cfg_from_list(opts, cfg=config):
     `cfg` as it was.
     """
     opts = list(opts)
-    if len(opts) % 2:
-        raise ConfigError(f"command line: expected pairs of KEY VALUE, got {len(opts)} words: {_shown(opts)}")
+    _check_words(opts)
     options = [(key, _literal(value)) for key, value in zip(opts[::2], opts[1::2], strict=True)]
     _set_options(cfg, options, source="command line")
+
+
+def _check_words(words):
+    """Raise a ConfigError for words that are no KEY VALUE pairs by their form."""
+    for word in words:
+        key, equals, value = str(word).partition("=")
+        if equals and _is_option(key):
+            raise ConfigError(f"command line: {_shown(word)}: expected a blank and no equals sign: {key} {value}")
+    for key in words[::2]:
+        if str(key).startswith("--"):
+            raise ConfigError(f"command line: {_shown(key)}: KEYs have no dashes; options with dashes come before them")
+    if len(words) % 2:
+        stray = next((word for word in words[::2] if not _is_option(word)), words[-1])
+        what = "has no value" if _is_option(stray) else "is no KEY"
+        raise ConfigError(f"command line: expected pairs of KEY VALUE, got {len(words)} words; {_shown(stray)} {what}")
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
@@ -188,6 +205,13 @@ def _get(cfg, key):
             raise KeyError(key)
         cfg = cfg[name]
     return cfg
+
+
+def _is_option(key):
+    try:
+        return not isinstance(_get(_DEFAULTS, key), dict)
+    except KeyError:
+        return False
 
 
 def _nearest(key):
@@ -298,6 +322,9 @@ def _check_bounds(cfg):
         for key in keys:
             if _get(cfg, key) > bound:
                 raise ConfigError(f"{key}: expected a number <= {bound}, got {_get(cfg, key)!r}")
+    for key, default in _all_options(_DEFAULTS):
+        if isinstance(default, (str, bool)) and _get(cfg, key) is None and key not in _MAY_BE_NULL:
+            raise ConfigError(f"{key}: expected {'text' if isinstance(default, str) else 'True or False'}, got None")
     if cfg.MODEL.STD == 0:
         raise ConfigError(f"MODEL.STD: expected a number > 0, got {cfg.MODEL.STD!r}")
 

@@ -14,6 +14,7 @@ def default_config():
         DATADIR_TEST_TIME="data/kinetics/kinetics_lmdb_gfsai",
         DATALOADER=AttrDict(
             MAX_BAD_IMAGES=100,  # distinct unreadable videos that a training run survives
+            HANG_SECONDS=300,  # a video that gives no frame for so long ends the run; 0: never
         ),
         # The machine
         NUM_GPUS=8,  # replicas, each with its own batch norm statistics and BATCH_SIZE / NUM_GPUS clips

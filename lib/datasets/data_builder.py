@@ -56,6 +56,7 @@ def _random_clips(cfg, replicas, bad_videos, split, purpose, batch_size, first_r
         first_record=first_record,
         counts=_frame_counts(cfg.CHECKPOINT.DIR),
         pin_memory=replicas.device.type == "cuda",
+        hang_seconds=cfg.DATALOADER.HANG_SECONDS,
     )
 
 
@@ -69,8 +70,14 @@ def temporal_positions(cfg):
 
 
 def test_source(cfg):
-    """The records of the test split, checked against the kind of test (TEST.USE_MULTI_CROP)."""
+    """The records of the test split. They and the clips' size are checked against the kind of test."""
+    _test_clips(cfg)
     return open_test_source(cfg.DATADIR, cfg.TEST.DATA_TYPE, cfg.TEST.USE_MULTI_CROP, temporal_positions(cfg))
+
+
+def _test_clips(cfg):
+    return TestClips(cfg.TRAIN.VIDEO_LENGTH, cfg.TRAIN.SAMPLE_RATE, cfg.TRAIN.CROP_SIZE, cfg.TEST.SCALE,
+                     temporal_positions(cfg))
 
 
 def test_loader(cfg, replicas, source, batches, bad_videos, counts=None):
@@ -80,13 +87,13 @@ def test_loader(cfg, replicas, source, batches, bad_videos, counts=None):
     """
     return TestLoader(
         source=source,
-        clips=TestClips(cfg.TRAIN.VIDEO_LENGTH, cfg.TRAIN.SAMPLE_RATE, cfg.TRAIN.CROP_SIZE, cfg.TEST.SCALE,
-                        temporal_positions(cfg)),
+        clips=_test_clips(cfg),
         batches=batches,
         workers=decoder_threads(cfg, replicas),
         bad_videos=bad_videos,
         counts=_frame_counts(cfg.CHECKPOINT.DIR) if counts is None else counts,
         pin_memory=replicas.device.type == "cuda",
+        hang_seconds=cfg.DATALOADER.HANG_SECONDS,
     )
 
 
@@ -94,6 +101,8 @@ def read_ground_truth(cfg):
     """(videos,) true classes of the test videos from FILENAME_GT, or None if that is null: then nothing is scored."""
     if cfg.FILENAME_GT is None:
         return None
+    if not cfg.FILENAME_GT:
+        raise UserError("FILENAME_GT is not set: expected the list of the test videos, or None for no scoring")
     truth = read_list(cfg.FILENAME_GT)
     if len(truth) != cfg.TEST.DATASET_SIZE:
         raise UserError(f"{cfg.FILENAME_GT}: expected TEST.DATASET_SIZE {cfg.TEST.DATASET_SIZE} lines, "

@@ -1,5 +1,6 @@
 """Lists of videos: one `path label[,label...]` a line, the last blank separates. The first label counts."""
 
+import codecs
 from array import array
 from pathlib import Path
 
@@ -50,11 +51,18 @@ def split_line(line):
 
 
 def open_list(path):
-    """Open a list to read its bytes. Raises UserError if it cannot be."""
+    """Open a list to read its bytes. Raises UserError if it cannot be, or begins with a byte order mark.
+
+    The mark would become part of the first path, and a list that is UTF-16 has no paths at all.
+    """
     try:
-        return open(path, "rb")
+        file = open(path, "rb")  # noqa: SIM115
     except OSError as error:
         raise UserError(f"cannot read the list {path}: {error.strerror}") from None
+    if file.peek(3).startswith((codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        file.close()
+        raise UserError(f"{path}: begins with a byte order mark: expected plain UTF-8 (in an editor: without BOM)")
+    return file
 
 
 class VideoList:

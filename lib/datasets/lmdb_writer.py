@@ -12,6 +12,7 @@ from tqdm import tqdm
 from datasets.lists import iter_list, open_list
 from datasets.records import encode_test_clip, encode_test_video, encode_train
 from utils.errors import UserError
+from utils.files import make_folder
 
 TEMPORAL_POSITIONS = 10
 
@@ -58,13 +59,17 @@ def write_lmdb(dataset_dir, list_file, items_of, sorted_keys):
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise UserError(f"{out} exists already; remove it or choose another --dataset_dir")
     with open_list(list_file) as lines:
-        out.parent.mkdir(parents=True, exist_ok=True)
         partial = out.with_name(f"{out.name}.partial-{os.getpid()}")
         shutil.rmtree(partial, ignore_errors=True)  # of a killed process that had the same number, as in containers
-        partial.mkdir()
+        make_folder(out.parent)
+        make_folder(partial)
         try:
             records = _write(partial, lines, str(list_file), items_of, sorted_keys)
             partial.rename(out)
+        except (lmdb.Error, OSError) as error:
+            shutil.rmtree(partial, ignore_errors=True)
+            full = " (is the disk full?)" if isinstance(error, lmdb.Error) else ""  # LMDB calls it an I/O error
+            raise UserError(f"{out}: cannot be written: {error}{full}") from error
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
             raise
@@ -75,7 +80,7 @@ def _write(folder, lines, name, items_of, sorted_keys):
     items = items_of(iter_list(lines, name))
     # Nobody else knows the folder yet, so neither locks nor a sync at every commit are needed.
     with (
-        lmdb.open(str(folder), map_size=_MAP_SIZE, lock=False, sync=False) as environment,
+        lmdb.open(str(folder), map_size=_MAP_SIZE, mode=0o666, lock=False, sync=False) as environment,
         tqdm(total=os.fstat(lines.fileno()).st_size, unit="B", unit_scale=True, desc=name) as progress,
     ):
         records = 0

@@ -19,7 +19,8 @@ from datasets import transforms
 from datasets.blocks import Blocks
 from datasets.frame_counts import FrameCounts
 from datasets.video_decoder import BadVideo, sample_frames
-from utils.errors import UserError
+from datasets.watch import Watch
+from utils.errors import Hang, UserError
 
 logger = logging.getLogger(__name__)
 
@@ -119,7 +120,8 @@ class _Loader:
     need not be copied.
     """
 
-    def __init__(self, workers, bad_videos, counts, pin_memory):
+    def __init__(self, workers, bad_videos, counts, pin_memory, hang_seconds):
+        self._watch = Watch(hang_seconds)
         self._bad_videos = bad_videos
         self._counts = FrameCounts() if counts is None else counts
         self._pin_memory = pin_memory
@@ -137,13 +139,35 @@ class _Loader:
         self.close()
 
     def close(self):
-        """Stop the threads; each ends with the frame that it is at."""
+        """Stop the threads; each ends with the frame that it is at. Raises Hang if one does not, the first time."""
+        if self._closed:
+            return
         self._closed = True
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._watch.wait_until_idle()
+        self._pool.shutdown(wait=True)
+
+    def _result(self, task):
+        """What a task gives; the loader is closed if it raises."""
+        try:
+            return self._watch.result(task)
+        except Hang:
+            self._closed = True
+            self._pool.shutdown(wait=False, cancel_futures=True)
+            raise
+        except Exception:
+            self.close()
+            raise
 
     def _sample(self, path, indices_of, keep):
         """F, from sample_frames, with damage noted. Raises BadVideo, and Stopped if the loader is closed."""
-        known = sample_frames(path, indices_of, keep, self._counts, stopped=lambda: self._closed)
+        with self._watch.video(path) as frame:
+
+            def stopped():
+                frame()
+                return self._closed
+
+            known = sample_frames(path, indices_of, keep, self._counts, stopped)
         if known.damage:
             self._bad_videos.add_damaged(path, known.damage)
         return known.count
@@ -186,6 +210,7 @@ class TrainLoader(_Loader):
         first_record: number of the first record to hand out.
         counts: FrameCounts to share with other loaders.
         pin_memory: whether batches lie in page-locked memory, for asynchronous copies to a GPU.
+        hang_seconds: how long a video may give no frame before next() raises Hang; 0: for ever.
 
     Memory: _AHEAD local batches of uint8 clips or one clip a worker, whichever is more, and for each
     worker a decoder. Raises UserError from next(), in order of the records: for a label out of range, a
@@ -210,10 +235,11 @@ class TrainLoader(_Loader):
         first_record=0,
         counts=None,
         pin_memory=False,
+        hang_seconds=0,
     ):
         if batch_size % replicas:
             raise ValueError(f"a batch of {batch_size} does not divide into {replicas} replicas")
-        super().__init__(workers, bad_videos, counts, pin_memory)
+        super().__init__(workers, bad_videos, counts, pin_memory, hang_seconds)
         self._source = source
         self._clips = clips
         self._batch_size = batch_size
@@ -233,12 +259,8 @@ class TrainLoader(_Loader):
         if self._closed:
             raise RuntimeError("the loader is closed")
         batch, tasks = self._pending[0]
-        try:
-            for task in tasks:
-                task.result()
-        except Exception:
-            self.close()
-            raise
+        for task in tasks:
+            self._result(task)
         self._pending.popleft()
         self.position += self._batch_size
         self._schedule()
@@ -264,6 +286,7 @@ class TrainLoader(_Loader):
         rng = np.random.default_rng([self._seed, self._purpose, slot])
         draws = transforms.train_draws(rng, self._clips.jitter_scales)
         # Twice round holds a whole pass, wherever the shuffled passes begin.
+        bad = None
         for candidate in range(slot, slot + 2 * len(self._source)):
             record = self._source.record(candidate)
             if not 0 <= record.label < self._num_classes:
@@ -275,10 +298,11 @@ class TrainLoader(_Loader):
                 self._decode(record.path, draws, video)
             except BadVideo as error:
                 self._bad_videos.add(error)
+                bad = error
                 continue
             label[0] = record.label
             return
-        raise UserError(f"no record gives a good video, from {self._source.name(slot)} on")
+        raise UserError(f"no record gives a good video, from {self._source.name(slot)} on; the last: {bad}")
 
     def _decode(self, path, draws, video):
         clips = self._clips
@@ -318,6 +342,7 @@ class TestLoader(_Loader):
         bad_videos: BadVideos.
         counts: FrameCounts to share with other loaders.
         pin_memory: whether batches lie in page-locked memory, for asynchronous copies to a GPU.
+        hang_seconds: how long a video may give no frame before next() raises Hang; 0: for ever.
 
     Memory: workers + 2 videos at a time, each as its distinct wanted frames at test scale, however long
     it is. That is at most temporal_positions * length frames of 3 * scale * long side bytes: 320 frames
@@ -326,8 +351,8 @@ class TestLoader(_Loader):
 
     __test__ = False  # no test case, whatever pytest thinks of the name
 
-    def __init__(self, source, clips, batches, workers, bad_videos, counts=None, pin_memory=False):
-        super().__init__(workers, bad_videos, counts, pin_memory)
+    def __init__(self, source, clips, batches, workers, bad_videos, counts=None, pin_memory=False, hang_seconds=0):
+        super().__init__(workers, bad_videos, counts, pin_memory, hang_seconds)
         self._source = source
         self._clips = clips
         self._frame_memory = Blocks()
@@ -340,15 +365,16 @@ class TestLoader(_Loader):
         self._next = self._assembler.submit(next, self._batches, None)
 
     def __next__(self):
-        batch = self._next.result()
+        batch = self._result(self._next)
         if batch is None:
             raise StopIteration
         self._next = self._assembler.submit(next, self._batches, None)
         return batch
 
     def close(self):
-        super().close()
-        self._assembler.shutdown(wait=True, cancel_futures=True)
+        if not self._closed:
+            super().close()
+            self._assembler.shutdown(wait=True, cancel_futures=True)
 
     def _generate(self, batches):
         decoded = self._decoded()

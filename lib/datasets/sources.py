@@ -3,6 +3,7 @@
 DATADIR/<split> is the LMDB's folder. If it is no folder but DATADIR/<split>.txt is a file, that list is used.
 """
 
+import os
 import threading
 import zlib
 from array import array
@@ -93,16 +94,29 @@ class Lmdb:
             self._env = lmdb.open(str(folder), readonly=True, lock=False, readahead=False, max_spare_txns=32)
         except lmdb.Error as error:
             raise UserError(f"{folder} is no LMDB that can be read: {error}") from None
+        # Kept open, as another file may take the name: then this one goes on to be read.
+        self._file = open(data, "rb")  # noqa: SIM115
+        self._state = self._file_state()
         self.entries = self._env.stat()["entries"]
         # LMDB maps the file: touching a page beyond a truncated file's end would kill the process.
         needed = (self._env.info()["last_pgno"] + 1) * self._env.stat()["psize"]
-        size = data.stat().st_size
+        size = self._state.st_size
         if size < needed:
             raise UserError(f"{data} is cut short: {size} bytes of at least {needed}")
         if not self.entries:
             raise UserError(f"the LMDB {folder} has no records")
 
+    def _file_state(self):
+        return os.fstat(self._file.fileno())
+
+    def _check_unchanged(self):
+        """Raise UserError if the file was written to: a page that is gone kills the process, a new one is of no use."""
+        now = self._file_state()
+        if (now.st_size, now.st_mtime_ns) != (self._state.st_size, self._state.st_mtime_ns):
+            raise UserError(f"{self._file.name} was changed while it is read: write another LMDB and rename it")
+
     def get(self, key):
+        self._check_unchanged()
         # A transaction of its own for each call: one cannot be shared by threads.
         with self._env.begin() as transaction:
             return transaction.get(key)
@@ -155,6 +169,7 @@ class LmdbTrainSource:
         # The writer's keys need no scan: 25 million records open at once.
         numbered = self._lmdb.ends() == (b"%09d" % 0, b"%09d" % (len(self) - 1))
         self._keys = _NumberedKeys() if numbered else _StoredKeys(self._lmdb.keys())
+        self.record(0)  # an LMDB of another kind is an error now, not when the first evaluation is due
 
     def __len__(self):
         return self._lmdb.entries

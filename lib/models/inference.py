@@ -34,8 +34,9 @@ def load_model(cfg, weights_file, device, clips=0):
     """
     model = create_model(cfg, "test")
     model.output = cfg.TEST.OUTPUT_NAME
-    initialize_params_from_file(model, weights_file)
+    initialize_params_from_file(model, weights_file, complete=True)
     clip_shape = (3, cfg.TRAIN.VIDEO_LENGTH, cfg.TRAIN.CROP_SIZE, cfg.TRAIN.CROP_SIZE)
+    model.check_size(*clip_shape[1:])
     # Before folding: how to run follows from the configuration and the data, and not from what is left of them, so
     # that a test that goes on rounds as it did before.
     is_long = is_worth_compiling(cfg.MODEL.COMPILE, lambda: clips * count_operations(model, clip_shape)[0], device)

@@ -8,6 +8,7 @@ import struct
 import numpy as np
 
 from utils.errors import UserError
+from utils.file_kinds import foreign_kind, is_text
 from utils.files import atomic_write
 from utils.pickle_machine import DAMAGE, NUMERIC_DTYPE, Refusal, unpickle
 
@@ -31,18 +32,29 @@ def load(path):
     """
     try:
         # Looked at before it is opened: opening a FIFO would wait for a writer.
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            raise PickleError(f"{path}: expected a pickle file, got a folder or device")
+        mode = os.stat(path).st_mode
+        if not stat.S_ISREG(mode):
+            raise PickleError(f"{path}: expected a pickle file, got a {'folder' if stat.S_ISDIR(mode) else 'device'}")
         with open(path, "rb") as file:
+            head = file.peek(500)[:500]
+            if kind := foreign_kind(head):
+                raise PickleError(f"{path}: expected a pickle of weights, got {kind}")
             return unpickle(file, os.fstat(file.fileno()).st_size)
     except OSError as error:
         raise PickleError(f"{path}: cannot read: {error.strerror}") from error
-    except EOFError as error:
-        raise PickleError(f"{path}: the pickle is truncated or empty") from error
-    except Refusal as error:
-        raise PickleError(f"{path}: refused to unpickle: {error}") from error
-    except DAMAGE as error:
-        raise PickleError(f"{path}: not a valid pickle ({type(error).__name__})") from error
+    except (EOFError, Refusal, *DAMAGE) as error:
+        raise PickleError(f"{path}: {_reason(error, head)}") from error
+
+
+def _reason(error, head):
+    """Why a file that begins with `head` cannot be read."""
+    if is_text(head):
+        return "expected a pickle of weights, got a text file"
+    if isinstance(error, EOFError):
+        return "the pickle is truncated or empty"
+    if isinstance(error, Refusal):
+        return f"refused to unpickle: {error}"
+    return f"not a valid pickle ({type(error).__name__})"
 
 
 def dump(obj, path):

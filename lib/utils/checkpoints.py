@@ -109,7 +109,9 @@ def _iterations_done(blobs, weights_file):
 # Loading into a model
 
 
-def initialize_params_from_file(model, weights_file, momentum=None, reset_start_iter=False, training=False):
+def initialize_params_from_file(
+    model, weights_file, momentum=None, reset_start_iter=False, training=False, complete=False
+):
     """Load a checkpoint or converted file into a model, in full or not at all.
 
     The model asks for its own blobs by name; the log says what became of each. A blob that the file lacks
@@ -124,6 +126,7 @@ def initialize_params_from_file(model, weights_file, momentum=None, reset_start_
         reset_start_iter: take the weights only: the iteration returned is 0.
         training: the rate that the history was made with is needed. Then a file without `lr` is an error, or
             1.0 with reset_start_iter.
+        complete: nothing is trained afterwards: every blob of the model must be in the file, with its size.
 
     Returns: (model_iter, lr): iterations done, 0 if the file does not say; the file's learning rate, None if
         it has none and needs none.
@@ -131,10 +134,11 @@ def initialize_params_from_file(model, weights_file, momentum=None, reset_start_
     Raises: UserError for a file that cannot be read, holds nothing of the model, or a blob of a wrong shape
         or type. The model is untouched then.
     """
-    return _initialize(model, load_blobs(weights_file), weights_file, momentum, reset_start_iter, training)
+    blobs = load_blobs(weights_file)
+    return _initialize(model, blobs, weights_file, momentum, reset_start_iter, training, complete)
 
 
-def _initialize(model, blobs, weights_file, momentum, reset_start_iter, training):
+def _initialize(model, blobs, weights_file, momentum, reset_start_iter, training, complete=False):
     logger.info("Initializing model params from file: %s", weights_file)
     own = model_blobs(model)
     targets = own | _momentum_blobs(momentum or {})
@@ -149,7 +153,7 @@ def _initialize(model, blobs, weights_file, momentum, reset_start_iter, training
                 "TRAIN.RESET_START_ITER True takes the weights only"
             )
         lr = 1.0
-    _report(own, sources, blobs, weights_file)
+    _report(own, sources, blobs, weights_file, complete)
     # All is checked: from here on nothing can fail halfway.
     for name, source in sources.items():
         targets[name].copy_(source)
@@ -186,8 +190,8 @@ def _fit(blobs, name, shape, weights_file):
     )
 
 
-def _report(own, sources, blobs, weights_file):
-    """Say how much of the model the file holds. Nothing of it is the user's mistake: raises UserError."""
+def _report(own, sources, blobs, weights_file, complete):
+    """Say how much of the model the file holds. Nothing of it (or less than all) is the user's mistake: UserError."""
     found = [name for name in own if name in sources]
     if not found:
         raise UserError(
@@ -208,9 +212,18 @@ def _report(own, sources, blobs, weights_file):
         weights_file,
     )
     if any(name.endswith("_bn_rm") and name[:-2] + "s" in own for name in unused):
-        logger.warning(
+        unfolded = (
             "The file holds batch norms and the model frozen affine layers, which need them folded: "
             "convert it with process_data/convert_models/modify_caffe2_ftvideo.py"
+        )
+        if complete:
+            raise UserError(f"{weights_file}: t{unfolded[1:]}")
+        logger.warning(unfolded)
+    if complete and len(found) < len(own):
+        lacking = [name for name in own if name not in sources]
+        raise UserError(
+            f"{weights_file}: lacks {len(lacking)} of the model's {len(own)} blobs, or has them in another size "
+            f"({', '.join(lacking[:3])}{', ...' if len(lacking) > 3 else ''}): are the options those of its training?"
         )
 
 

@@ -6,7 +6,7 @@ import os
 import sys
 import traceback
 
-from utils.errors import UserError
+from utils.errors import Hang, UserError
 
 LOG_FORMAT = "[%(levelname)s: %(filename)s: %(lineno)4d]: %(message)s"
 
@@ -21,9 +21,11 @@ def setup_logging():
 
 def run(main, *args):
     """Call main(*args) and exit: with what it returns (None is 0), or 1 after a UserError's one line on stderr."""
+    hangs = False
     try:
         status = main(*args)
     except UserError as error:
+        hangs = isinstance(error, Hang)
         status = _fail(f"error: {error}\n")
     except BrokenPipeError:
         # The reader of our output (head, a closed pager) went away: nothing to tell it.
@@ -33,10 +35,11 @@ def run(main, *args):
         status = _fail("error: interrupted\n", status=130)
     except Exception:
         status = _fail(traceback.format_exc())
-    if "RANK" not in os.environ:
+    if "RANK" not in os.environ and not hangs:
         sys.exit(status)
-    # One of several processes. Gloo's threads may still hold tensors of the last exchange, and letting go of one
-    # while the interpreter is being taken down aborts the process (pybind11's lock in PyTorch 2.13): leave without.
+    # A thread hangs, and the interpreter would wait for it. Or this is one of several processes: Gloo's threads may
+    # still hold tensors of the last exchange, and letting go of one while the interpreter is being taken down aborts
+    # the process (pybind11's lock in PyTorch 2.13). Leave without.
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):  # gone or closed: see above
             stream.flush()

@@ -1,6 +1,8 @@
 """Writing a file so that its name never stands for half of it."""
 
+import contextlib
 import os
+import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,6 +15,16 @@ def make_folder(path):
         Path(path).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{path}: cannot be made: {error.strerror}") from error
+
+
+def make_writable_folder(path):
+    """Make a folder, if it is not there, in which a file can be made: it is tried. Raises UserError."""
+    make_folder(path)
+    try:
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written to: {error.strerror}") from error
 
 
 @contextmanager
@@ -29,7 +41,8 @@ def temporary_beside(path):
             raise
         raise UserError(f"{path}: cannot be written: {error.strerror or error}") from error
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # on a disk that has become read-only that fails, too
+            partial.unlink()
 
 
 @contextmanager

@@ -44,7 +44,7 @@ def launch(work, cfg):
         return _work_in_world(work, cfg)
     processes = _choose_processes(cfg)
     if processes == 1:
-        return work(cfg, Replicas(cfg.NUM_GPUS, device=_device(cfg, 0)))
+        return _do(work, cfg, Replicas(cfg.NUM_GPUS, device=_device(cfg, 0)))
     return _start_processes(processes)
 
 
@@ -56,6 +56,8 @@ def _choose_processes(cfg):
         if visible < 1:
             raise UserError(f"ROOT_GPU_ID: expected 0 to {torch.cuda.device_count() - 1}, got {cfg.ROOT_GPU_ID}")
         limit = min(visible, wanted) if wanted else visible
+    elif cfg.ROOT_GPU_ID:
+        raise UserError(f"ROOT_GPU_ID: expected 0, as there is no GPU here, got {cfg.ROOT_GPU_ID}")
     else:
         limit = wanted or 1
     return max(d for d in range(1, cfg.NUM_GPUS + 1) if cfg.NUM_GPUS % d == 0 and d <= limit)
@@ -81,7 +83,7 @@ def _work_in_world(work, cfg):
         logging.getLogger().setLevel(logging.CRITICAL)  # log lines come from the root
     device = _device(cfg, int(os.environ.get("LOCAL_RANK", rank)))
     if processes == 1:
-        return work(cfg, Replicas(cfg.NUM_GPUS, device=device))
+        return _do(work, cfg, Replicas(cfg.NUM_GPUS, device=device))
     if device.type == "cpu":
         # Share the cores, whatever the launcher has set.
         here = int(os.environ.get("LOCAL_WORLD_SIZE", processes))
@@ -92,9 +94,25 @@ def _work_in_world(work, cfg):
         where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
         reason = "the address is already in use" if "EADDRINUSE" in str(error) else str(error).split("\n", 1)[0]
         raise UserError(f"MASTER_ADDR:MASTER_PORT {where}: the processes cannot meet there: {reason}") from error
-    status = work(cfg, Replicas(cfg.NUM_GPUS, rank, processes, device))
+    status = _do(work, cfg, Replicas(cfg.NUM_GPUS, rank, processes, device))
     distributed.destroy_process_group()
     return status
+
+
+def _do(work, cfg, replicas):
+    """work(cfg, replicas), with a device that fails or is full told in one line."""
+    try:
+        return work(cfg, replicas)
+    except RuntimeError as error:
+        first_line = str(error).split("\n", 1)[0]
+        if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in first_line:
+            raise UserError(f"{replicas.device}: out of memory: smaller TRAIN.BATCH_SIZE and TEST.BATCH_SIZE, or more "
+                            f"replicas (NUM_GPUS), take less at a time; {first_line}") from error
+        # A failed assertion on the device is a bug of this program: that keeps its traceback.
+        if first_line.startswith("CUDA error") and "assert" not in first_line:
+            raise UserError(f"{replicas.device}: {first_line}; what has been saved stands, and the same command goes "
+                            "on from there") from error
+        raise
 
 
 def _end_with_parent():

@@ -204,12 +204,15 @@ def parse_log(lines):
 
 
 def read_log(path):
-    """parse_log of a file. Raises UserError if it cannot be read."""
+    """parse_log of a file. Raises UserError if it cannot be read, or has no line of a log."""
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
-            return parse_log(file)
+            log = parse_log(file)
     except OSError as error:
         raise UserError(f"{path}: cannot read this log: {error.strerror}") from error
+    if log == Log():
+        raise UserError(f"{path}: expected a log with '| Train ETA: ...' or 'json_stats: ...' lines, found none")
+    return log
 
 
 def _convert(text, kind):

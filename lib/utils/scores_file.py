@@ -23,7 +23,7 @@ class ScoresFile:
 
     Args:
         path: made if it is not there. If it is there with another identity, it is replaced when it is complete (that
-            test is over), and else refused.
+            test is over) or holds nothing yet, and else refused.
         identity: {name: text} that must be equal for rows to be taken over, e.g. a digest of the weights.
 
     Raises:
@@ -46,7 +46,8 @@ class ScoresFile:
             differing = [name for name in identity if file.attrs.get(name) != identity[name]]
             if not differing and file["scores"].shape == (records, num_classes):
                 return True
-            if (file["status"][:] != TODO).all():
+            status = file["status"][:]
+            if (status != TODO).all() or (status == TODO).all():
                 return False
         raise UserError(f"{self.path}: holds the scores of an unfinished test with another "
                         f"{' and '.join(differing) or 'size'}: finish that test, or remove the file to start anew")
@@ -101,8 +102,9 @@ def _open(path, mode):
     except BlockingIOError as error:
         raise UserError(f"{path}: another test is writing it") from error
     except OSError as error:
-        raise UserError(f"{path}: expected an HDF5 file of scores, got a file that cannot be opened as one "
-                        f"({str(error).splitlines()[0]}): remove it") from error
+        reason = os.strerror(error.errno) if error.errno else str(error).splitlines()[0]
+        raise UserError(f"{path}: expected an HDF5 file of scores, got what cannot be opened as one "
+                        f"({reason}): remove it") from error
 
 
 def file_digest(path):

@@ -11,6 +11,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "lib"))
 from utils.caffe2_pickle import dump  # noqa: E402
 from utils.checkpoints import load_blobs  # noqa: E402
 from utils.errors import UserError  # noqa: E402
+from utils.files import make_folder  # noqa: E402
 
 BN_EPSILON = 1e-5
 
@@ -74,9 +75,6 @@ def convert_file(description, convert):
         converted = convert(blobs)
     except UserError as error:
         raise UserError(f"{args.input}: {error}") from error
-    try:
-        Path(args.output).parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{args.output}: cannot make its folder: {error.strerror}") from error
+    make_folder(Path(args.output).parent)
     dump(converted, args.output)
     print(f"{args.output}: {len(converted)} of {len(blobs)} blobs")

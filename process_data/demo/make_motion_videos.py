@@ -14,6 +14,7 @@ class) and OUT/classids.json. The same arguments make the same videos; one that 
 """
 
 import argparse
+import contextlib
 import json
 import os
 import sys
@@ -28,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "lib"))
 
 from utils.cli import run
 from utils.errors import UserError
-from utils.files import atomic_write
+from utils.files import atomic_write, make_folder
 
 # Which phase runs; the order gives the class ids.
 CLASSES = {
@@ -92,15 +93,22 @@ def write_video(path, frames, rate):
     """Write frames as MPEG-4 into path. The file appears under its name only when it is whole."""
     height, width = frames[0].shape[:2]
     part = path.with_name(f".{path.stem}.part{path.suffix}")
-    writer = cv2.VideoWriter(str(part), cv2.VideoWriter_fourcc(*"mp4v"), rate, (width, height))
-    if not writer.isOpened():
-        raise UserError(f"{part}: OpenCV cannot write an MPEG-4 video here")
-    for frame in frames:
-        writer.write(frame)
-    writer.release()
-    with open(part, "rb") as file:
-        os.fsync(file.fileno())
-    os.replace(part, path)
+    try:
+        writer = cv2.VideoWriter(str(part), cv2.VideoWriter_fourcc(*"mp4v"), rate, (width, height))
+        if not writer.isOpened():
+            raise UserError(f"{path}: OpenCV cannot write an MPEG-4 video here")
+        for frame in frames:
+            writer.write(frame)
+        writer.release()
+        # The writer says nothing of a full disk.
+        if cv2.VideoCapture(str(part), cv2.CAP_FFMPEG).get(cv2.CAP_PROP_FRAME_COUNT) != len(frames):
+            raise UserError(f"{path}: OpenCV cannot write the whole video here: is the disk full?")
+        with open(part, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink()
 
 
 def make_dataset(out, seed, counts):
@@ -113,9 +121,10 @@ def make_dataset(out, seed, counts):
                 path = Path(out) / split / label / f"scene_{number:04d}.mp4"
                 if path.exists():
                     continue
-                path.parent.mkdir(parents=True, exist_ok=True)
+                make_folder(path.parent)
                 write_video(path, render(scene, label), scene.rate)
                 written += 1
+    make_folder(out)
     with atomic_write(Path(out) / "classids.json", "w") as file:
         json.dump({label: i for i, label in enumerate(CLASSES)}, file, indent=1)
     return written

@@ -25,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "lib"))
 from datasets.lists import open_list  # noqa: E402
 from utils import cli  # noqa: E402
 from utils.errors import UserError  # noqa: E402
+from utils.files import make_folder  # noqa: E402
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +61,8 @@ def main():
         raise UserError(f"--out: expected another folder than --folder, got {args.out}")
 
     names, failures = read_names(args.list_file)
+    if not args.folder.is_dir():
+        raise UserError(f"--folder: expected the folder of the videos, got {args.folder}, which is none")
     with alone_in(args.out):
         todo = [name for name in names if not (args.out / name).exists()]
         logger.info("%d videos, %d done before", len(names) + len(failures), len(names) - len(todo))
@@ -91,8 +94,8 @@ def read_names(list_file):
 @contextmanager
 def alone_in(out):
     """Make the folder and hold a lock in it: two runs would write to the same unfinished files."""
+    make_folder(out)
     try:
-        out.mkdir(parents=True, exist_ok=True)
         lock = open(out / ".downscale.lock", "w")  # noqa: SIM115
     except OSError as error:
         raise UserError(f"{error.filename}: {error.strerror}") from error

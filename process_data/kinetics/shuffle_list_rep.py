@@ -8,6 +8,7 @@ the lines are held in memory, neither the list nor what is written.
 import argparse
 import logging
 import mmap
+import re
 import sys
 import zlib
 from array import array
@@ -52,6 +53,8 @@ def main():
             raise UserError(f"{args.list_file}: expected a list of videos, got an empty file")
         # Read through a map: the system's page cache is the only copy of the list.
         with mmap.mmap(source.fileno(), 0, access=mmap.ACCESS_READ) as text, atomic_write(args.out) as out:
+            if not re.search(rb"\S", text):
+                raise UserError(f"{args.list_file}: expected a list of videos, got empty lines")
             for repetition in tqdm(range(args.repetitions), unit="repetition"):
                 out.writelines(shuffled_lines(text, starts, args.seed, repetition))
     logger.info("%s: %d lines %d times", args.out, len(starts) - 1, args.repetitions)
