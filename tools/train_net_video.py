@@ -206,7 +206,8 @@ def train_net(cfg, replicas):
         weights = next(reversed(find_checkpoints(cfg.CHECKPOINT.DIR)), weights)
     del training  # its memory is the test's
     test_cfg = copy.deepcopy(cfg)
-    test_cfg.TEST.update(PARAMS_FILE=str(weights), OUTPUT_NAME="softmax", TEST_FULLY_CONV=True)
+    test_cfg.TEST.update(PARAMS_FILE=str(weights), OUTPUT_NAME="softmax",
+                         TEST_FULLY_CONV=not cfg.TEST.TEST_FULL_SIZE)
     status = test_net(test_cfg, replicas)
     if status == 0:
         logger.info("10-clip spatial fcn testing finished")

@@ -109,7 +109,7 @@ class ResNetVideo(nn.Module):
                             "TRAIN.VIDEO_LENGTH is too small")
         if min(height, width) < MIN_SIZE:
             raise UserError(f"the network needs clips of at least {MIN_SIZE} x {MIN_SIZE} pixels, "
-                            f"got {height} x {width}: TRAIN.CROP_SIZE is too small")
+                            f"got {height} x {width}: TRAIN.CROP_SIZE (in a full-size test TEST.SCALE) is too small")
 
     def head(self, x):
         """res5's output N x 2048 x T x H x W -> N x K."""
