@@ -1,4 +1,4 @@
-"""The file that maps class names to their ids."""
+"""The files that name the classes."""
 
 import json
 
@@ -35,3 +35,23 @@ def read_class_ids(path):
     if not ids:
         raise UserError(f"{path}: expected {{class name: id}}, got nothing")
     return ids
+
+
+def read_class_names(path, num_classes):
+    """Names of the classes 0..num_classes - 1, from a JSON file of ids or a text file of a name a line.
+
+    Raises:
+        UserError: the file cannot be read, or names another number of classes.
+    """
+    if str(path).endswith(".json"):
+        names = {class_id: name for name, class_id in read_class_ids(path).items()}
+    else:
+        try:
+            with open(path, encoding="utf-8") as file:
+                names = dict(enumerate(file.read().strip().splitlines()))
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path}: cannot read the class names: {getattr(error, 'strerror', error)}") from error
+    if names.keys() != set(range(num_classes)):
+        raise UserError(f"{path}: expected names for the classes 0 to {num_classes - 1}, got {len(names)} with ids "
+                        f"{min(names, default=0)} to {max(names, default=0)}")
+    return [names[class_id] for class_id in range(num_classes)]
