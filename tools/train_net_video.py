@@ -7,6 +7,7 @@
 import _init_paths  # noqa: F401, I001  (puts lib/ on the path)
 
 import argparse
+import contextlib
 import copy
 import logging
 import math
@@ -31,6 +32,7 @@ from utils.checkpoints import (
     save_checkpoint,
 )
 from utils.errors import UserError
+from utils.events import Events
 from utils.files import make_folder
 from utils.interruption import EXIT_INTERRUPTED, Interrupted, Interruption
 from utils.launcher import launch
@@ -51,6 +53,9 @@ from utils.solver import Solver
 from utils.timer import Timer
 
 logger = logging.getLogger(__name__)
+
+EVENT_TAGS = {"err": "top1_error", "err5": "top5_error", "err_N_way": "top1_error_N_way",
+              "err5_N_way": "top5_error_N_way"}
 
 
 class Training:
@@ -83,7 +88,8 @@ class Training:
 
     def run(self):
         """Train up to SOLVER.MAX_ITER. Raises Interrupted when asked to end, with a checkpoint left to go on from."""
-        with self.train_data, self.val_data, Interruption(self.replicas) as self.interruption:
+        with self.train_data, self.val_data, self.open_events() as self.events, \
+                Interruption(self.replicas) as self.interruption:
             parallel_model = self.replicas.parallel(self.model)
             try:
                 if not self.finished:
@@ -97,6 +103,13 @@ class Training:
                     self.save()
                 raise
         self.share_bad_videos()  # also: nobody goes on to the test before the root has written the last checkpoint
+
+    def open_events(self):
+        """The root's Events, under CHECKPOINT.DIR/tensorboard. A resumed run does an unfinished evaluation again."""
+        if not self.replicas.is_root:
+            return contextlib.nullcontext()
+        return Events(Path(self.cfg.CHECKPOINT.DIR, "tensorboard"), first_train=self.start_iter + 1,
+                      first_val=self.start_iter + self.finished)
 
     def iterate(self, parallel_model, it):
         """Rate, passes over the batch, update. Returns loss and errors of the batch; a NaN loss ends the run."""
@@ -123,11 +136,15 @@ class Training:
             self.share_bad_videos()
             if replicas.is_root:
                 print_train_line(it, cfg.SOLVER.MAX_ITER, self.solver.lr, epoch(it + 1, cfg), self.timer, values)
+                self.events.add("train", it + 1, {
+                    "loss": values["loss"], "top1_error": values["err"], "top5_error": values["err5"],
+                    "learning_rate": self.solver.lr})
         if (it + 1) % cfg.TRAIN.EVAL_PERIOD == 0:
             self.precise_bn(it)
             errors = self.evaluate()
             if replicas.is_root:
                 self.best.update(errors)
+                self.events.add("val", it + 1, {EVENT_TAGS[name]: value for name, value in errors.items()})
                 print_finished_line(it, cfg.SOLVER.MAX_ITER, errors)
                 print_json_stats(json_stats(cfg, it, self.solver.lr, self.averages, errors, self.best, replicas.device))
             self.averages = Averages()

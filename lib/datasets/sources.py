@@ -282,9 +282,14 @@ def _parse_video(head, name):
 
 def _expand_test_list(list_file, use_multi_crop, num_temporal):
     videos = read_list(list_file)
+    return clips_of_videos([videos.path(line) for line in range(len(videos))], use_multi_crop, num_temporal)
+
+
+def clips_of_videos(videos, use_multi_crop, num_temporal):
+    """TestSource of the videos at some paths: for each, each crop, each temporal position; see open_test_source."""
     positions = SPATIAL_POSITIONS[use_multi_crop]
     paths = {}
-    ids = [paths.setdefault(videos.path(line), len(paths)) for line in range(len(videos))]
+    ids = [paths.setdefault(path, len(paths)) for path in videos]
     spatials, temporals = (grid.ravel() for grid in np.indices((positions, num_temporal), np.int32))
     clips = positions * num_temporal
     return TestSource(

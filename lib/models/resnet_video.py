@@ -41,6 +41,13 @@ ARCS = {
 }
 
 
+class PositionPool(nn.Module):
+    """Average over all frames and 7 x 7 positions: N x C x T x H x W -> N x C x 1 x (H - 6) x (W - 6)."""
+
+    def forward(self, x):
+        return F.avg_pool3d(x, (x.shape[2], 7, 7), stride=1)
+
+
 class ResNetVideo(nn.Module):
     """The trunk, non-local blocks and classifier. Attribute names are the blob names of the `.pkl` files.
 
@@ -93,6 +100,7 @@ class ResNetVideo(nn.Module):
                     add(f"nonlocal_conv{stage}_{i}", nonlocal_block(channels, channels // 2, stage in grouped_stages))
             if stage == 2:
                 add("pool2", nn.MaxPool3d((2, 1, 1), (2, 1, 1)))
+        self.pool5 = PositionPool()
         self.dropout = nn.Dropout(dropout)
         self.pred = nn.Linear(channels, num_classes)
 
@@ -113,7 +121,7 @@ class ResNetVideo(nn.Module):
 
     def head(self, x):
         """res5's output N x 2048 x T x H x W -> N x K."""
-        pool5 = F.avg_pool3d(x, (x.shape[2], 7, 7), stride=1)  # N x 2048 x 1 x h x w
+        pool5 = self.pool5(x)
         # A linear layer on channels-last positions is the fully connected and the 1x1x1 convolutional classifier.
         scores = self.pred(self.dropout(pool5.flatten(2).transpose(1, 2)))  # N x positions x K
         if self.output == "softmax":

@@ -1,0 +1,64 @@
+"""The numbers of a training's log lines as TensorBoard events, where the tensorboard package is there."""
+
+import logging
+from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+
+class Events:
+    """Writes scalars under folder/train and folder/val, two runs whose curves TensorBoard lays over each other.
+
+    Args:
+        folder: made when there is something to write.
+        first_train, first_val: the first step, counted from 1, that is still to come of each. Events from there on of
+            a run that was ended are hidden, as this one writes them anew.
+
+    Without the package nothing is written. No trouble with it is more than a warning: a training does not end for it.
+    """
+
+    def __init__(self, folder, first_train, first_val):
+        self._writers = {}
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            return
+        except Exception as error:  # versions of packages that do not go together raise anything
+            logger.warning("TensorBoard events are not written: the package does not load: %s", error)
+            return
+        for run, first in (("train", first_train), ("val", first_val)):
+            self._guarded(lambda run=run, first=first: self._open(SummaryWriter, Path(folder) / run, run, first))
+        if self._writers:
+            logger.info("TensorBoard events are written to: %s", folder)
+
+    def _open(self, summary_writer, folder, run, first):
+        self._writers[run] = summary_writer(str(folder), purge_step=first)
+
+    def add(self, run, step, values):
+        """Write {tag: number} of a step of a run, "train" or "val"."""
+        if run in self._writers:
+            self._guarded(lambda: self._add(self._writers[run], step, values))
+
+    @staticmethod
+    def _add(writer, step, values):
+        for tag, value in values.items():
+            writer.add_scalar(tag, value, step)
+        writer.flush()  # before the next checkpoint: what a resumed run does not do again must be there
+
+    def close(self):
+        for writer in self._writers.values():
+            self._guarded(writer.close)
+        self._writers = {}
+
+    def _guarded(self, action):
+        try:
+            action()
+        except OSError as error:
+            logger.warning("TensorBoard events are no longer written: %s", error)
+            self._writers = {}
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
