@@ -4,6 +4,7 @@ import copy
 import hashlib
 import logging
 import re
+import shutil
 
 import cv2
 import legacy_run
@@ -13,6 +14,7 @@ import torch
 from video_files import moving_square, write_list, write_video
 
 import test_net_video
+import train_net_video
 from core.config import load_config
 from models.inference import load_model
 from test_net_video import derive_test_config, plan_clips
@@ -178,6 +180,14 @@ def test_whole_frames_from_the_single_crop_lmdb(test, job, tmp_path, call_tool):
         tmp_path / "lmdb", tmp_path, TEST__NUM_TEST_CLIPS=30, **options))
     assert status == 1
     assert re.fullmatch("error: .* has 10 clips a video; TEST.NUM_TEST_CLIPS: expected 10 .*, got 30\n", errors)
+
+
+def test_after_a_training_too(job, tmp_path, call_tool):
+    shutil.copytree(job.folder / "checkpoints", tmp_path / "checkpoints")
+    status, output, _ = call_tool(train_net_video, *legacy_run.words(
+        job.data, tmp_path, SOLVER__MAX_ITER=3, TEST__TEST_FULL_SIZE=True, TEST__NUM_TEST_CLIPS=1))
+    assert status == 0
+    assert "Testing on whole frames of short side: 224" in output and "x whole frames of short side 224" in output
 
 
 @pytest.mark.parametrize(("options", "expected"), [

@@ -82,14 +82,14 @@ def open_features(args, cfg, source, shapes, videos):
         "dtype": "float32",
         "shapes": json.dumps(shapes),
     }
-    columns = {"videos": [os.fsencode(path) for path in videos]}
+    constants = {"videos": [os.fsencode(path) for path in videos]}
     if not args.average:
-        columns |= {"video_indices": source.video_indices, "temporal_indices": source.temporal_indices}
+        constants |= {"video_indices": source.video_indices, "temporal_indices": source.temporal_indices}
         if source.spatial_indices is not None:
-            columns["spatial_indices"] = source.spatial_indices
+            constants["spatial_indices"] = source.spatial_indices
     make_folder(Path(args.output).parent)
     file = RowsFile(args.output, "features", computed_from, len(videos) if args.average else len(source), shapes,
-                    columns, attributes)
+                    constants, attributes)
     return file, VideoMeans(file, source.video_indices) if args.average else file
 
 

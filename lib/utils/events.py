@@ -1,5 +1,6 @@
 """The numbers of a training's log lines as TensorBoard events, where the tensorboard package is there."""
 
+import contextlib
 import logging
 from pathlib import Path
 
@@ -26,33 +27,30 @@ class Events:
         except Exception as error:  # versions of packages that do not go together raise anything
             logger.warning("TensorBoard events are not written: the package does not load: %s", error)
             return
-        for run, first in (("train", first_train), ("val", first_val)):
-            self._guarded(lambda run=run, first=first: self._open(SummaryWriter, Path(folder) / run, run, first))
-        if self._writers:
+        with self._guarded():
+            self._writers = {run: SummaryWriter(str(Path(folder) / run), purge_step=first)
+                             for run, first in (("train", first_train), ("val", first_val))}
             logger.info("TensorBoard events are written to: %s", folder)
-
-    def _open(self, summary_writer, folder, run, first):
-        self._writers[run] = summary_writer(str(folder), purge_step=first)
 
     def add(self, run, step, values):
         """Write {tag: number} of a step of a run, "train" or "val"."""
-        if run in self._writers:
-            self._guarded(lambda: self._add(self._writers[run], step, values))
-
-    @staticmethod
-    def _add(writer, step, values):
-        for tag, value in values.items():
-            writer.add_scalar(tag, value, step)
-        writer.flush()  # before the next checkpoint: what a resumed run does not do again must be there
+        if not self._writers:
+            return
+        with self._guarded():
+            for tag, value in values.items():
+                self._writers[run].add_scalar(tag, value, step)
+            self._writers[run].flush()  # before the next checkpoint: a resumed run does not write this again
 
     def close(self):
-        for writer in self._writers.values():
-            self._guarded(writer.close)
+        with self._guarded():
+            for writer in self._writers.values():
+                writer.close()
         self._writers = {}
 
-    def _guarded(self, action):
+    @contextlib.contextmanager
+    def _guarded(self):
         try:
-            action()
+            yield
         except OSError as error:
             logger.warning("TensorBoard events are no longer written: %s", error)
             self._writers = {}
