@@ -157,6 +157,7 @@ def test_what_is_wrong_is_one_line(call_tool, six_classes, job, tmp_path):
     strange = write_truth(tmp_path / "strange.txt", [*labels[:8], 6])
     (tmp_path / "names.txt").write_text("one\ntwo\n")
     (tmp_path / "other.pkl").write_bytes(pickle.dumps([1, 2]))
+    (tmp_path / "number.pkl").write_bytes(pickle.dumps(7))
     (tmp_path / "none.pkl").write_bytes(pickle.dumps([]))
     shutil.copy(job.folder / "results_scores.h5", tmp_path / "old.h5")
     with h5py.File(tmp_path / "old.h5", "r+") as file:
@@ -165,6 +166,8 @@ def test_what_is_wrong_is_one_line(call_tool, six_classes, job, tmp_path):
     cases = [
         ((tmp_path / "gone.pkl", "--truth", truth), "gone.pkl: "),
         ((tmp_path / "other.pkl", "--truth", truth), r"other.pkl: expected a list of \[video index, "),
+        ((tmp_path / "number.pkl", "--truth", truth), r"number.pkl: expected a list of \[video index, "),
+        ((job.weights, "--truth", truth), r"iter4.pkl: expected a list of \[video index, "),
         ((tmp_path / "none.pkl", "--truth", truth), "none.pkl: expected the scores of clips, got none"),
         ((tmp_path / "old.h5", "--truth", truth), "old.h5: expected .* video indices, got scores, status; results_pr"),
         ((tmp_path / "other.h5", "--truth", truth), "other.h5: expected the scores of a test, got another HDF5 file"),

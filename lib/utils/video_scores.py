@@ -127,7 +127,8 @@ def _read_pickle(path):
         scores = np.array([vector for _, vector in rows])
     except (TypeError, ValueError):
         video_ids = scores = np.empty(())
-    if len(rows) and not (video_ids.dtype.kind in "iu" and scores.dtype.kind == "f" and scores.ndim == 2):
+    fitting = video_ids.dtype.kind in "iu" and scores.dtype.kind == "f" and scores.ndim == 2
+    if not isinstance(rows, list) or (rows and not fitting):
         raise UserError(f"{path}: expected a list of [video index, list of scores], as results_probs.pkl is")
     return video_ids.astype(np.int64), scores
 
