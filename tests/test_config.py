@@ -69,7 +69,7 @@ def test_legacy_log_shows_the_same_options(shared):
     # Legacy read SOLVER.STEP_SIZE without having defined it; the others are this program's own.
     own = {"SOLVER.STEP_SIZE", "NUM_PROCESSES", "CHECKPOINT.KEEP_LAST", "MODEL.PRECISION", "MODEL.COMPILE",
            "TRAIN.CHECKPOINT_ACTIVATIONS", "NONLOCAL.AFTER", "NONLOCAL.AFFINITY", "NONLOCAL.REACH",
-           "DATALOADER.HANG_SECONDS"}
+           "DATALOADER.HANG_SECONDS", "TEST.TEST_FULL_SIZE"}
     assert flat(default_config()).keys() - flat(legacy).keys() == own
     assert flat(legacy).keys() <= flat(default_config()).keys()
 
@@ -260,6 +260,8 @@ def test_odd_number_of_words(words):
 
 @pytest.mark.parametrize(("words", "beginning"), [
     (["TEST.TEN_CROP", "True"], "TEST.TEN_CROP: deprecated"),
+    (["TEST.TEST_FULL_SIZE", "True", "TEST.TEST_FULLY_CONV_FLIP", "True"],
+     "TEST.TEST_FULL_SIZE: expected False with TEST.TEST_FULLY_CONV_FLIP True, got True"),
     (["NUM_GPUS", "3"], "TRAIN.BATCH_SIZE: expected a multiple of NUM_GPUS 3, got 64"),
     (["TEST.BATCH_SIZE", "12"], "TEST.BATCH_SIZE: expected a multiple of NUM_GPUS 8, got 12"),
     (["NUM_GPUS", "0"], "NUM_GPUS: expected an integer >= 1, got 0"),

@@ -416,12 +416,12 @@ OUTPUT = {
         "test_net_video {test} CHECKPOINT.DIR {tmp}/f", "{tmp}/f: cannot be made: File exists", {"f": ""}),
     "the scores are a folder": (
         "test_net_video {test} CHECKPOINT.DIR {tmp}/f",
-        "{tmp}/f/results_scores.h5: expected an HDF5 file of scores, got what cannot be opened as one "
-        "(Is a directory): remove it", {"f/results_scores.h5": folder}),
+        "{tmp}/f/results_scores.h5: expected an HDF5 file, the scores of a test, got what cannot be opened as one "
+        "(Is a directory)", {"f/results_scores.h5": folder}),
     "the scores are a text": (
         "test_net_video {test} CHECKPOINT.DIR {tmp}/f",
-        "{tmp}/f/results_scores.h5: expected an HDF5 file of scores, got what cannot be opened as one "
-        "(Unable to synchronously open file (file signature not found)): remove it",
+        "{tmp}/f/results_scores.h5: expected an HDF5 file, the scores of a test, got what cannot be opened as one "
+        "(Unable to synchronously open file (file signature not found))",
         {"f/results_scores.h5": "scores"}),
 }
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -37,6 +38,13 @@ TRAINING = {
     "run_i3d_nlnet_affine_400k": (FROZEN, AFFINE, "2", "True", "2", "0.5", None),
     "run_i3d_nlnet_affine_400k_128f": (FROZEN, AFFINE_32F, "2", "True", "2", "0.5", ("128", "1")),
 }
+# script: LMDB, clips x crops, and the option that says which crops
+TESTS = {
+    "run_test_multicrop": ("multicrop", None, {"TEST.TEST_FULLY_CONV": "True"}),
+    "run_test_flipcrop": ("flipcrop", "60", {"TEST.TEST_FULLY_CONV_FLIP": "True"}),
+    "run_test_singlecrop": ("singlecrop", "10", {}),
+    "run_test_fullsize": ("singlecrop", "10", {"TEST.TEST_FULL_SIZE": "True"}),
+}
 
 
 def options_of(script):
@@ -46,14 +54,16 @@ def options_of(script):
         "DATADIR": "../data/lmdb/kinetics_lmdb_multicrop/",
         "FILENAME_GT": "../process_data/kinetics/vallist.txt",
     }
-    if script == "run_test_multicrop":
+    if script in TESTS:
+        lmdb, clips, kind = TESTS[script]
+        options["DATADIR"] = f"../data/lmdb/kinetics_lmdb_{lmdb}/"
+        options |= {"TEST.NUM_TEST_CLIPS": clips} if clips else {}  # the file's 30
         weights = "../data/checkpoints/run_i3d_nlnet_400k/checkpoints/c2_model_iter400000.pkl"
         return "../tools/test_net_video.py", LONG, options | {
             "TEST.PARAMS_FILE": weights, "VIDEO_DECODER_THREADS": "5", "NONLOCAL.CONV3_NONLOCAL": "True",
             "NONLOCAL.CONV4_NONLOCAL": "True", "MODEL.VIDEO_ARC_CHOICE": "2", "TRAIN.DROPOUT_RATE": "0.5",
             "NUM_GPUS": "4", "TRAIN.BATCH_SIZE": "32", "TEST.BATCH_SIZE": "32",
-            "TEST.TEST_FULLY_CONV": "True",
-        }
+        } | kind
     config, weights, threads, blocks, arc, dropout, clip = TRAINING[script]
     options |= {
         "TRAIN.PARAMS_FILE": weights, "VIDEO_DECODER_THREADS": threads, "MODEL.VIDEO_ARC_CHOICE": arc,
@@ -107,7 +117,7 @@ def calls(tmp_path):
     return [json.loads(line) for line in (tmp_path / "calls.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.parametrize("script", [*TRAINING, "run_test_multicrop"])
+@pytest.mark.parametrize("script", [*TRAINING, *TESTS])
 def test_script(script, checkout, tmp_path):
     tool, config, expected = options_of(script)
     # The interpreter by a path that is relative to the folder that the script is started from.
@@ -126,8 +136,8 @@ def test_script(script, checkout, tmp_path):
 
 
 def test_there_are_no_other_run_scripts(repo):
-    scripts = {path.stem for path in (repo / "scripts").glob("run_*.sh")} - {"run_tests"}
-    assert scripts >= {*TRAINING, "run_test_multicrop"}
+    scripts = {path.stem for path in (repo / "scripts").glob("run_*.sh")}
+    assert {script for script in scripts if re.match("run_(c2d|i3d|test)_", script)} == {*TRAINING, *TESTS}
     assert len(TRAINING) == 15
 
 

@@ -1,15 +1,22 @@
 """tools/test_net_video.py: what it scores, with each kind of crops."""
 
 import copy
+import hashlib
 import logging
 import re
+import shutil
 
+import cv2
 import legacy_run
 import numpy as np
 import pytest
+import torch
+from video_files import moving_square, write_list, write_video
 
 import test_net_video
+import train_net_video
 from core.config import load_config
+from models.inference import load_model
 from test_net_video import derive_test_config, plan_clips
 from utils.caffe2_pickle import dump, load
 from utils.errors import UserError
@@ -23,6 +30,7 @@ from utils.errors import UserError
     ({"TEST.TEST_FULLY_CONV": True}, 256, 1),
     ({"TEST.TEST_FULLY_CONV_FLIP": True}, 256, 2),
     ({"TEST.TEST_FULLY_CONV": True, "TEST.TEST_FULLY_CONV_FLIP": True}, 256, 1),
+    ({"TEST.TEST_FULL_SIZE": True, "TEST.USE_MULTI_CROP": 2, "TEST.SCALE": 288}, 288, 0),
 ])
 def test_what_the_tool_sets(options, crop, multi_crop):
     words = [word for pair in options.items() for word in map(str, pair)]
@@ -122,6 +130,80 @@ def test_one_crop(test):
     assert "Setting test crop_size to: 224\n" in output
     assert [video for video, _ in results] == [0, 0, 2, 2]
     assert "Max num of clips in a video: 2" in output
+
+
+@pytest.mark.parametrize("frames", [(20, 72, 72), (9, 96, 96)])
+def test_whole_frames_of_a_square_video_are_its_one_crop(test, frames, tmp_path):
+    (tmp_path / "data").mkdir()
+    video = write_video(tmp_path / "data/square.mp4", moving_square(*frames))
+    for name in ("test.txt", "gt.txt"):
+        write_list(tmp_path / "data" / name, [video], [3])
+    options = {"data": tmp_path / "data", "TEST__DATASET_SIZE": 1, "TEST__NUM_TEST_CLIPS": 5, "TEST__SCALE": 224}
+    _, crops = test(**options)
+    output, whole = test(**options, TEST__TEST_FULL_SIZE=True)
+    assert "Setting test crop_size" not in output and "Testing on whole frames of short side: 224" in output
+    assert len(whole) == 5
+    np.testing.assert_allclose([scores for _, scores in whole], [scores for _, scores in crops], rtol=0, atol=1e-6)
+
+
+def test_whole_frames_in_one_pass(test, job):
+    """Against frames read, resized and normalised here; the videos of one test are of different sizes."""
+    options = {"TEST__TEST_FULL_SIZE": True, "TEST__SCALE": 208, "TEST__NUM_TEST_CLIPS": 3}
+    output, results = test(**options)
+    assert [video for video, _ in results] == [0] * 3 + [2] * 3
+    cfg = load_config(legacy_run.YAML, legacy_run.words(job.data, job.folder)[2:])
+    model = load_model(cfg, job.weights, torch.device("cpu"))
+    for place, (name, starts, size) in {0: ("tall.mp4", (0, 8, 16), (208, 260)),
+                                        3: ("damaged.avi", None, (312, 208))}.items():
+        capture, frames = cv2.VideoCapture(str(job.data / name)), []
+        while (grabbed := capture.read())[0]:
+            frames.append(cv2.resize(grabbed[1], size)[..., ::-1])
+        starts = starts or [int(np.float32(len(frames) / 3) * np.float32(i)) for i in range(3)]
+        for clip, start in enumerate(starts):
+            pixels = np.stack([frames[start], frames[(start + 3) % len(frames)]]).transpose(3, 0, 1, 2)
+            with torch.inference_mode():
+                expected = model(torch.from_numpy((pixels.astype("f4") - 114.75) / np.float32(57.375))[None])[0]
+            assert expected.sum() == pytest.approx(1, abs=1e-5)
+            np.testing.assert_allclose(results[place + clip][1], expected, rtol=0, atol=1e-5)
+
+
+def test_whole_frames_from_the_single_crop_lmdb(test, job, tmp_path, call_tool):
+    made = legacy_run.run_python("process_data/kinetics/create_video_lmdb_test.py", "--dataset_dir",
+                                 tmp_path / "lmdb/test", "--list_file", job.data / "test.txt")
+    assert made.returncode == 0, made.stderr
+    options = {"FILENAME_GT": job.data / "gt.txt", "TEST__PARAMS_FILE": job.weights, "TEST__TEST_FULL_SIZE": True}
+    _, from_lmdb = test(data=tmp_path / "lmdb", TEST__NUM_TEST_CLIPS=10, **options)
+    _, from_list = test(TEST__NUM_TEST_CLIPS=10, TEST__TEST_FULL_SIZE=True)
+    assert sorted(from_lmdb) == sorted(from_list)
+    # 30, the number of the configuration files, would start every clip in the first third of its video.
+    status, _, errors = call_tool(test_net_video, *legacy_run.words(
+        tmp_path / "lmdb", tmp_path, TEST__NUM_TEST_CLIPS=30, **options))
+    assert status == 1
+    assert re.fullmatch("error: .* has 10 clips a video; TEST.NUM_TEST_CLIPS: expected 10 .*, got 30\n", errors)
+
+
+def test_after_a_training_too(job, tmp_path, call_tool):
+    shutil.copytree(job.folder / "checkpoints", tmp_path / "checkpoints")
+    status, output, _ = call_tool(train_net_video, *legacy_run.words(
+        job.data, tmp_path, SOLVER__MAX_ITER=3, TEST__TEST_FULL_SIZE=True, TEST__NUM_TEST_CLIPS=1))
+    assert status == 0
+    assert "Testing on whole frames of short side: 224" in output and "x whole frames of short side 224" in output
+
+
+@pytest.mark.parametrize(("options", "expected"), [
+    ({"TEST__TEST_FULLY_CONV": True, "TEST__NUM_TEST_CLIPS": 3},
+     "1 clips of 2 frames with stride 3 x 3 crops of 200 x 200, short side 224"),
+    ({"TEST__NUM_TEST_CLIPS": 2}, "2 clips of 2 frames with stride 3 x 1 crop of 224 x 224, short side 224"),
+    ({"TEST__TEST_FULL_SIZE": True, "TEST__NUM_TEST_CLIPS": 1},
+     "1 clips of 2 frames with stride 3 x whole frames of short side 224"),
+])
+def test_the_report_says_what_was_tested(test, job, options, expected):
+    output, _ = test(**options)
+    digest = hashlib.sha256(job.weights.read_bytes()).hexdigest()
+    [line] = re.findall(r"^\[INFO: test_net_video.py: .*\]: (Test protocol: .*)$", output, re.MULTILINE)
+    assert line == (f"Test protocol: {expected}; 2 of 3 videos scored; weights c2_model_iter4.pkl "
+                    f"(SHA-256 {digest[:12]})")
+    assert output.index("top-5 accuracy") < output.index(line)
 
 
 def test_scores_before_the_softmax(test):

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Test a network on whole videos: several clips over time, one, three or six crops over space.
+"""Test a network on whole videos: several clips over time; one, three or six crops over space, or whole frames.
 
     python tools/test_net_video.py --config_file configs/F.yaml TEST.PARAMS_FILE W.pkl TEST.TEST_FULLY_CONV True
 """
@@ -19,7 +19,14 @@ import numpy as np
 import torch
 
 from core.config import load_config, log_options_without_effect, print_cfg
-from datasets.data_builder import Preparation, read_ground_truth, test_loader, test_source
+from datasets.data_builder import (
+    Preparation,
+    read_ground_truth,
+    temporal_positions,
+    test_crop,
+    test_loader,
+    test_source,
+)
 from datasets.loader import BadVideos, group_by_video
 from models.inference import load_model
 from utils import cli
@@ -28,7 +35,7 @@ from utils.files import make_writable_folder
 from utils.interruption import EXIT_INTERRUPTED, Interrupted, Interruption
 from utils.launcher import launch
 from utils.misc import eta
-from utils.scores_file import SCORED, TODO, UNREADABLE, ScoresFile, file_digest, value_digest
+from utils.rows_file import SCORED, TODO, UNREADABLE, RowsFile, file_digest, value_digest
 from utils.timer import Timer
 from utils.video_scores import score_videos, write_results
 
@@ -40,12 +47,24 @@ def derive_test_config(cfg):
     cfg = copy.deepcopy(cfg)
     cfg.TEST.DATA_TYPE = "test"
     cfg.TRAIN.CROP_SIZE = 224
+    if cfg.TEST.TEST_FULL_SIZE:
+        cfg.TRAIN.CROP_SIZE = cfg.TEST.SCALE
+        cfg.TEST.USE_MULTI_CROP = 0
     for option, crops in (("TEST_FULLY_CONV", 1), ("TEST_FULLY_CONV_FLIP", 2)):
         if cfg.TEST[option]:
             cfg.TRAIN.CROP_SIZE = cfg.TRAIN.JITTER_SCALES[0]
             cfg.TEST.USE_MULTI_CROP = crops
             break
     return cfg
+
+
+def describe_protocol(cfg):
+    """What is scored of each video, in words, from a configuration of derive_test_config."""
+    crop, scale = test_crop(cfg), cfg.TEST.SCALE
+    kind = ("1 crop", "3 crops", "6 crops (3 of them mirrored)")[cfg.TEST.USE_MULTI_CROP]
+    space = f"whole frames of short side {scale}" if crop is None else f"{kind} of {crop} x {crop}, short side {scale}"
+    return (f"{temporal_positions(cfg)} clips of {cfg.TRAIN.VIDEO_LENGTH} frames with stride {cfg.TRAIN.SAMPLE_RATE} "
+            f"x {space}")
 
 
 def plan_clips(video_indices, dataset_size, clips_per_video, batch_size):
@@ -82,22 +101,29 @@ def plan_clips(video_indices, dataset_size, clips_per_video, batch_size):
 def test_net(cfg, replicas):
     """Score every clip, report the accuracy over videos, write results_probs.pkl. Returns the exit status."""
     cfg = derive_test_config(cfg)
-    logger.info("Setting test crop_size to: %d", cfg.TRAIN.CROP_SIZE)
+    if cfg.TEST.TEST_FULL_SIZE:
+        logger.info("Testing on whole frames of short side: %d", cfg.TEST.SCALE)
+    else:
+        logger.info("Setting test crop_size to: %d", cfg.TRAIN.CROP_SIZE)
     print_cfg(cfg)
     if not cfg.TEST.PARAMS_FILE:
         raise UserError("TEST.PARAMS_FILE is not set: give the weights to test")
     labels = read_ground_truth(cfg)
     source = test_source(cfg)
     ordinals = plan_clips(source.video_indices, cfg.TEST.DATASET_SIZE, cfg.TEST.NUM_TEST_CLIPS, cfg.TEST.BATCH_SIZE)
-    model = load_model(cfg, cfg.TEST.PARAMS_FILE, replicas.device, clips=len(ordinals) // replicas.processes)
+    # Whole frames come in many sizes, each of which would be compiled anew.
+    compilable = 0 if cfg.TEST.TEST_FULL_SIZE else len(ordinals) // replicas.processes
+    model = load_model(cfg, cfg.TEST.PARAMS_FILE, replicas.device, compilable)
 
     folder = Path(cfg.CHECKPOINT.DIR)
     with contextlib.ExitStack() as stack:
         scores_file = None
         if replicas.is_root:
             make_writable_folder(folder)
-            scores_file = stack.enter_context(ScoresFile(
-                folder / "results_scores.h5", identity(cfg, source), len(source), cfg.MODEL.NUM_CLASSES))
+            computed_from = identity(cfg, source)
+            scores_file = stack.enter_context(RowsFile(
+                folder / "results_scores.h5", "scores of a test", computed_from, len(source),
+                {"scores": (cfg.MODEL.NUM_CLASSES,)}, {"video_indices": source.video_indices}, replace_finished=True))
         try:
             with Interruption(replicas) as interruption:
                 score_clips(model, cfg, source, np.unique(ordinals), replicas, scores_file, interruption)
@@ -106,9 +132,12 @@ def test_net(cfg, replicas):
         if replicas.is_root:
             # In record order, and as often as the plan takes a record; a bad video has given no clip.
             clips = ordinals[scores_file.status[ordinals] == SCORED]
-            videos, scores = source.video_indices[clips], scores_file.scores[:][clips]
+            videos, scores = source.video_indices[clips], scores_file.columns["scores"][:][clips]
             if labels is not None:
                 score_videos(videos, scores, labels, cfg.TEST.NUM_TEST_CLIPS).log()
+            logger.info("Test protocol: %s; %d of %d videos scored; weights %s (SHA-256 %s)", describe_protocol(cfg),
+                        len(np.unique(videos)), cfg.TEST.DATASET_SIZE, Path(cfg.TEST.PARAMS_FILE).name,
+                        computed_from["weights"][:12])
             write_results(folder / "results_probs.pkl", videos, scores)
     return 0
 
@@ -116,7 +145,7 @@ def test_net(cfg, replicas):
 def identity(cfg, source):
     """What scores depend on: those of another file must not be mixed in."""
     options = {name: cfg[name] for name in ("MODEL", "NONLOCAL", "RESNETS")}
-    options["TRAIN"] = [cfg.TRAIN.VIDEO_LENGTH, cfg.TRAIN.SAMPLE_RATE, cfg.TRAIN.CROP_SIZE]
+    options["TRAIN"] = [cfg.TRAIN.VIDEO_LENGTH, cfg.TRAIN.SAMPLE_RATE, test_crop(cfg)]
     options["TEST"] = [cfg.TEST.SCALE, cfg.TEST.OUTPUT_NAME, cfg.TEST.USE_MULTI_CROP, cfg.TEST.NUM_TEST_CLIPS]
     options["clips per pass"] = cfg.TEST.BATCH_SIZE // cfg.NUM_GPUS
     positions = [source.path_ids, source.video_indices, source.temporal_indices]
@@ -128,7 +157,7 @@ def identity(cfg, source):
 
 @torch.inference_mode()
 def score_clips(model, cfg, source, ordinals, replicas, scores_file, interruption):
-    """Score the given records into the root's scores file, each video by one process, but for those that are there.
+    """Score the given records into the root's RowsFile, each video by one process, but for those that are there.
 
     Which clips share a forward pass depends on their video alone, so that a test that was ended and started again,
     or spread over other devices, computes the same.

@@ -7,6 +7,7 @@
 import _init_paths  # noqa: F401, I001  (puts lib/ on the path)
 
 import argparse
+import contextlib
 import copy
 import logging
 import math
@@ -33,6 +34,7 @@ from utils.checkpoints import (
     save_checkpoint,
 )
 from utils.errors import UserError
+from utils.events import Events
 from utils.files import make_writable_folder
 from utils.interruption import EXIT_INTERRUPTED, Interrupted, Interruption
 from utils.launcher import launch
@@ -54,6 +56,9 @@ from utils.solver import Solver
 from utils.timer import Timer
 
 logger = logging.getLogger(__name__)
+
+EVENT_TAGS = {"err": "top1_error", "err5": "top5_error", "err_N_way": "top1_error_N_way",
+              "err5_N_way": "top5_error_N_way"}
 
 
 class Training:
@@ -87,7 +92,8 @@ class Training:
 
     def run(self):
         """Train up to SOLVER.MAX_ITER. Raises Interrupted when asked to end, with a checkpoint left to go on from."""
-        with self.train_data, self.val_data, Interruption(self.replicas) as self.interruption:
+        with self.train_data, self.val_data, self.open_events() as self.events, \
+                Interruption(self.replicas) as self.interruption:
             parallel_model = compiled_for_training(self.replicas.parallel(self.model), self.cfg, self.replicas.device)
             try:
                 if not self.finished:
@@ -101,6 +107,13 @@ class Training:
                     self.save()
                 raise
         self.share_bad_videos()  # also: nobody goes on to the test before the root has written the last checkpoint
+
+    def open_events(self):
+        """The root's Events, under CHECKPOINT.DIR/tensorboard. A resumed run does an unfinished evaluation again."""
+        if not self.replicas.is_root:
+            return contextlib.nullcontext()
+        return Events(Path(self.cfg.CHECKPOINT.DIR, "tensorboard"), first_train=self.start_iter + 1,
+                      first_val=self.start_iter + self.finished)
 
     def iterate(self, parallel_model, it):
         """Rate, passes over the batch, update. Waits for the device in an iteration that has a training line, only."""
@@ -139,13 +152,18 @@ class Training:
         if not resumed and (it + 1) % cfg.LOG_PERIOD == 0:
             self.share_bad_videos()
             if replicas.is_root:
-                print_train_line(it, cfg.SOLVER.MAX_ITER, self.solver.lr, epoch(it + 1, cfg), self.timer, self.values)
+                values = self.values
+                print_train_line(it, cfg.SOLVER.MAX_ITER, self.solver.lr, epoch(it + 1, cfg), self.timer, values)
+                self.events.add("train", it + 1, {
+                    "loss": values["loss"], "top1_error": values["err"], "top5_error": values["err5"],
+                    "learning_rate": self.solver.lr})
         if (it + 1) % cfg.TRAIN.EVAL_PERIOD == 0:
             self.read_results()
             self.precise_bn(it)
             errors = self.evaluate()
             if replicas.is_root:
                 self.best.update(errors)
+                self.events.add("val", it + 1, {EVENT_TAGS[name]: value for name, value in errors.items()})
                 print_finished_line(it, cfg.SOLVER.MAX_ITER, errors)
                 print_json_stats(json_stats(cfg, it, self.solver.lr, self.averages, errors, self.best, replicas.device))
             self.averages = Averages()
@@ -225,7 +243,8 @@ def train_net(cfg, replicas):
         weights = next(reversed(find_checkpoints(cfg.CHECKPOINT.DIR)), weights)
     del training  # its memory is the test's
     test_cfg = copy.deepcopy(cfg)
-    test_cfg.TEST.update(PARAMS_FILE=str(weights), OUTPUT_NAME="softmax", TEST_FULLY_CONV=True)
+    test_cfg.TEST.update(PARAMS_FILE=str(weights), OUTPUT_NAME="softmax",
+                         TEST_FULLY_CONV=not cfg.TEST.TEST_FULL_SIZE)
     status = test_net(test_cfg, replicas)
     if status == 0:
         logger.info("10-clip spatial fcn testing finished")

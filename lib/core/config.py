@@ -302,6 +302,10 @@ def assert_and_infer_cfg(cfg=config):
     for key, known in _CHOICES.items():
         if _get(cfg, key) not in known:
             raise ConfigError(f"{key}: expected one of {', '.join(known)}, got {_get(cfg, key)!r}")
+    for option in ("TEST_FULLY_CONV", "TEST_FULLY_CONV_FLIP"):
+        if cfg.TEST.TEST_FULL_SIZE and cfg.TEST[option]:
+            raise ConfigError(f"TEST.TEST_FULL_SIZE: expected False with TEST.{option} True, got True: "
+                              "a test takes whole frames or crops")
     if cfg.TEST.USE_MULTI_CROP not in (0, 1, 2):
         raise ConfigError(f"TEST.USE_MULTI_CROP: expected 0, 1 or 2, got {_shown(cfg.TEST.USE_MULTI_CROP)}")
     for key in ("TRAIN.BATCH_SIZE", "TEST.BATCH_SIZE"):

@@ -83,6 +83,7 @@ def default_config():
             OUTPUT_NAME="pred",  # what is summed over the clips: pred (scores) or softmax (probabilities)
             TEST_FULLY_CONV=False,  # three crops of TRAIN.JITTER_SCALES[0]
             TEST_FULLY_CONV_FLIP=False,  # six: the same and their mirror images
+            TEST_FULL_SIZE=False,  # no crop: whole frames of short side SCALE in one pass, as the paper tests
             GLOBAL_AVE=False,
             DATASET_SIZE=19761,  # number of test videos
             VIDEO_LENGTH=32,

@@ -1,4 +1,4 @@
-"""The file that maps class names to their ids."""
+"""The files that name the classes."""
 
 import json
 from pathlib import Path
@@ -38,19 +38,27 @@ def read_class_ids(path):
     return ids
 
 
-def read_class_names(path):
+def read_class_names(path, num_classes=None):
     """Read the names of the classes, in the order of their ids.
 
     Args:
         path: a JSON object {class name: id} if the name ends in .json (see read_class_ids); else a text file with a
             name a line, the first of class 0.
+        num_classes: how many there must be, if given.
 
     Returns:
         list of str.
 
     Raises:
-        UserError: the file cannot be read, is something else, or the ids are not 0, 1, 2, ...
+        UserError: the file cannot be read, is something else, the ids are not 0, 1, 2, ..., or it is another number.
     """
+    names = _class_names(path)
+    if num_classes is not None and len(names) != num_classes:
+        raise UserError(f"{path}: expected names for the classes 0 to {num_classes - 1}, got {len(names)}")
+    return names
+
+
+def _class_names(path):
     if Path(path).suffix.lower() == ".json":
         ids = read_class_ids(path)
         names = sorted(ids, key=ids.get)

@@ -69,14 +69,27 @@ def temporal_positions(cfg):
     return cfg.TEST.NUM_TEST_CLIPS // crops
 
 
+def test_crop(cfg):
+    """Side of the square crops of a test, or None: whole frames (TEST.TEST_FULL_SIZE)."""
+    return None if cfg.TEST.TEST_FULL_SIZE else cfg.TRAIN.CROP_SIZE
+
+
+test_crop.__test__ = False  # no test case, whatever pytest thinks of the name
+
+
 def test_source(cfg):
     """The records of the test split. They and the clips' size are checked against the kind of test."""
     _test_clips(cfg)
-    return open_test_source(cfg.DATADIR, cfg.TEST.DATA_TYPE, cfg.TEST.USE_MULTI_CROP, temporal_positions(cfg))
+    source = open_test_source(cfg.DATADIR, cfg.TEST.DATA_TYPE, cfg.TEST.USE_MULTI_CROP, temporal_positions(cfg))
+    if cfg.TEST.TEST_FULL_SIZE and (found := source.temporal_indices.max() + 1) != temporal_positions(cfg):
+        # Else the clips would not spread over the whole video.
+        raise UserError(f"the test LMDB in {cfg.DATADIR} has {found} clips a video; TEST.NUM_TEST_CLIPS: expected "
+                        f"{found} with TEST.TEST_FULL_SIZE True, got {cfg.TEST.NUM_TEST_CLIPS}")
+    return source
 
 
 def _test_clips(cfg):
-    return TestClips(cfg.TRAIN.VIDEO_LENGTH, cfg.TRAIN.SAMPLE_RATE, cfg.TRAIN.CROP_SIZE, cfg.TEST.SCALE,
+    return TestClips(cfg.TRAIN.VIDEO_LENGTH, cfg.TRAIN.SAMPLE_RATE, test_crop(cfg), cfg.TEST.SCALE,
                      temporal_positions(cfg))
 
 
@@ -127,7 +140,7 @@ class Preparation:
         self.mean, self.std, self.use_bgr = cfg.MODEL.MEAN, cfg.MODEL.STD, cfg.MODEL.USE_BGR
 
     def clips(self, clips):
-        """N x L x c x c x 3 uint8 -> N x 3 x L x c x c float32."""
+        """N x L x H x W x 3 uint8 -> N x 3 x L x H x W float32."""
         return normalize(clips.to(self.device, non_blocking=True), self.mean, self.std, self.use_bgr)
 
     def batch(self, batch):

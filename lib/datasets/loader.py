@@ -46,20 +46,21 @@ class TrainClips:
 class TestClips:
     """What a test clip is: length frames, rate apart, a fixed crop of a video of short side scale.
 
-    temporal_positions is the number of start frames spread over a video. Raises UserError if the crop is
-    larger than the frame.
+    crop is None for whole frames. temporal_positions is the number of start frames spread over a video. Raises
+    UserError if the crop is larger than the frame.
     """
 
     __test__ = False  # no test case, whatever pytest thinks of the name
 
     length: int
     rate: int
-    crop: int
+    crop: int | None
     scale: int
     temporal_positions: int
 
     def __post_init__(self):
-        transforms.check_crop(self.crop, self.scale, "TRAIN.CROP_SIZE", "TEST.SCALE")
+        if self.crop is not None:
+            transforms.check_crop(self.crop, self.scale, "TRAIN.CROP_SIZE", "TEST.SCALE")
 
 
 class BadVideos:
@@ -172,9 +173,9 @@ class _Loader:
             self._bad_videos.add_damaged(path, known.damage)
         return known.count
 
-    def _new_clips(self, number, clips):
+    def _new_clips(self, number, length, height, width):
         """Tensor for that many clips, not filled."""
-        shape = number, clips.length, clips.crop, clips.crop, 3
+        shape = number, length, height, width, 3
         if self._pin_memory:
             # PyTorch uses page-locked memory again by itself, when copies from it are done.
             return torch.empty(shape, dtype=torch.uint8, pin_memory=True)
@@ -270,7 +271,7 @@ class TrainLoader(_Loader):
         """Let the workers fill the next batch's tensors."""
         batch, tasks = [], []
         for replica in self._local_replicas:
-            videos = self._new_clips(self._share, self._clips)
+            videos = self._new_clips(self._share, self._clips.length, self._clips.crop, self._clips.crop)
             labels = torch.empty(self._share, dtype=torch.int64, pin_memory=self._pin_memory)
             batch.append((videos, labels))
             first = self._scheduled + replica * self._share
@@ -329,7 +330,8 @@ class TestLoader(_Loader):
 
     Iterates over (clips: uint8 n x L x c x c x 3, ordinals: int64 array n), one for each of the batches given. A bad
     video is noted in bad_videos, and its clips are missing from their batches: which clips share a batch never
-    depends on which videos are bad.
+    depends on which videos are bad. Without a crop, clips are n x L x H x W x 3, whole frames at test scale, and the
+    videos of a batch must be of one size, which they are if a batch is of one video.
 
     Batches are put together by a thread of their own, one ahead of what is asked for.
 
@@ -379,15 +381,22 @@ class TestLoader(_Loader):
     def _generate(self, batches):
         decoded = self._decoded()
         for ordinals in batches:
-            batch, good = self._new_clips(len(ordinals), self._clips), []
+            batch, good = torch.empty(0, dtype=torch.uint8), []
             for ordinal, frames in itertools.islice(decoded, len(ordinals)):
                 if frames is not None:
+                    if not good:
+                        crop = self._clips.crop
+                        size = frames[0].shape[:2] if crop is None else (crop, crop)
+                        batch = self._new_clips(len(ordinals), self._clips.length, *size)
                     self._cut(ordinal, frames, batch[len(good)].numpy())
                     good.append(ordinal)
             yield batch[: len(good)], np.array(good, np.int64)
 
     def _cut(self, ordinal, frames, clip):
-        """Write the crop of a record out of its frames into clip (L x c x c x 3)."""
+        """Write the crop of a record out of its frames, or all of them, into clip (L x h x w x 3)."""
+        if self._clips.crop is None:
+            np.stack(frames, out=clip)
+            return
         spatial = self._source.record(ordinal).spatial_index
         row, column = transforms.crop_offsets(*frames[0].shape[:2], self._clips.crop, spatial)
         mirror = transforms.is_mirrored(spatial)

@@ -45,6 +45,13 @@ ARCS = {
 }
 
 
+class PositionPool(nn.Module):
+    """Average over all frames and 7 x 7 positions: N x C x T x H x W -> N x C x 1 x (H - 6) x (W - 6)."""
+
+    def forward(self, x):
+        return F.avg_pool3d(x, (x.shape[2], 7, 7), stride=1)
+
+
 class ResNetVideo(nn.Module):
     """The trunk, non-local blocks and classifier. Attribute names are the blob names of the `.pkl` files.
 
@@ -100,6 +107,7 @@ class ResNetVideo(nn.Module):
                     add(f"nonlocal_conv{stage}_{i}", nonlocal_block(channels, channels // 2, stage in grouped_stages))
             if stage == 2:
                 add("pool2", nn.MaxPool3d((2, 1, 1), (2, 1, 1)))
+        self.pool5 = PositionPool()
         self.dropout = nn.Dropout(dropout)
         self.pred = nn.Linear(channels, num_classes)
 
@@ -120,13 +128,12 @@ class ResNetVideo(nn.Module):
                             "TRAIN.VIDEO_LENGTH is too small")
         if min(height, width) < MIN_SIZE:
             raise UserError(f"the network needs clips of at least {MIN_SIZE} x {MIN_SIZE} pixels, "
-                            f"got {height} x {width}: TRAIN.CROP_SIZE is too small")
+                            f"got {height} x {width}: TRAIN.CROP_SIZE (in a full-size test TEST.SCALE) is too small")
 
     def head(self, x):
         """res5's output N x 2048 x T x H x W -> N x K, in float32 at least: what is averaged here decides the class."""
         with no_autocast(x.device):
-            x = x.to(torch.promote_types(x.dtype, torch.float32))
-            pool5 = F.avg_pool3d(x, (x.shape[2], 7, 7), stride=1)  # N x 2048 x 1 x h x w
+            pool5 = self.pool5(x.to(torch.promote_types(x.dtype, torch.float32)))
             # A linear layer on channels-last positions is the fully connected and the 1x1x1 convolutional classifier.
             scores = self.pred(self.dropout(pool5.flatten(2).transpose(1, 2)))  # N x positions x K
             if self.output == "softmax":

@@ -5,9 +5,13 @@ import os
 import pickle
 from dataclasses import dataclass
 
+import h5py
 import numpy as np
 
+from utils.caffe2_pickle import load
+from utils.errors import UserError
 from utils.files import atomic_write
+from utils.rows_file import SCORED, TODO, open_rows
 
 logger = logging.getLogger(__name__)
 
@@ -59,13 +63,8 @@ def score_videos(video_ids, scores, labels, expected_clips):
     Returns:
         Report. A video without a clip counts as wrong. Of equal scores the lower class index comes first.
     """
-    videos = len(labels)
     labels = np.asarray(labels)
-    counts = np.bincount(video_ids, minlength=videos)
-    sums = np.zeros((videos, scores.shape[1]))
-    np.add.at(sums, video_ids, scores)
-    # stable: of equal scores the lower index first
-    ranking = np.argsort(-sums, axis=1, kind="stable")[:, :5]
+    counts, ranking = rank_classes(video_ids, scores, len(labels))
     hits = (ranking == labels[:, None]) & (counts > 0)[:, None]
     clip_hits = scores.argmax(1) == labels[video_ids]
     first_clips = np.unique(video_ids, return_index=True)[1]
@@ -79,6 +78,59 @@ def score_videos(video_ids, scores, labels, expected_clips):
         top1=float(hits[:, 0].mean()),
         top5=float(hits.any(1).mean()),
     )
+
+
+def rank_classes(video_ids, scores, videos):
+    """(videos,) number of clips of each video, and (videos, up to 5) its classes of the highest summed scores.
+
+    video_ids and scores as in score_videos. What stands in the row of a video without clips means nothing.
+    """
+    counts = np.bincount(video_ids, minlength=videos)
+    sums = np.zeros((videos, scores.shape[1]))
+    np.add.at(sums, video_ids, scores)
+    # stable: of equal scores the lower index first
+    return counts, np.argsort(-sums, axis=1, kind="stable")[:, :5]
+
+
+def read_results(path):
+    """The clips of a results_probs.pkl (of this program or the Caffe2 one) or of a results_scores.h5, in record order.
+
+    Returns:
+        (clips,) int64 video index and (clips, K) score vectors.
+
+    Raises:
+        UserError: the file cannot be read, is something else, or holds no clip.
+    """
+    video_ids, scores = _read_rows(path) if h5py.is_hdf5(path) else _read_pickle(path)
+    if not len(video_ids):
+        raise UserError(f"{path}: expected the scores of clips, got none")
+    return video_ids, scores
+
+
+def _read_rows(path):
+    with open_rows(path, "scores of a test") as file:
+        if "video_indices" not in file or "scores" not in file:
+            raise UserError(f"{path}: expected the scores of a test and their video indices, got "
+                            f"{', '.join(file)}; results_probs.pkl holds them as well")
+        status = file["status"][:]
+        if (status == TODO).any():
+            logger.warning("%s: %d of %d clips were not scored: is this test finished?", path, (status == TODO).sum(),
+                           len(status))
+        scored = np.flatnonzero(status == SCORED)
+        return file["video_indices"][:][scored].astype(np.int64), file["scores"][:][scored]
+
+
+def _read_pickle(path):
+    rows = load(path)
+    try:
+        video_ids = np.array([video for video, _ in rows])
+        scores = np.array([vector for _, vector in rows])
+    except (TypeError, ValueError):
+        video_ids = scores = np.empty(())
+    fitting = video_ids.dtype.kind in "iu" and scores.dtype.kind == "f" and scores.ndim == 2
+    if not isinstance(rows, list) or (rows and not fitting):
+        raise UserError(f"{path}: expected a list of [video index, list of scores], as results_probs.pkl is")
+    return video_ids.astype(np.int64), scores
 
 
 def write_results(path, video_ids, scores):

@@ -1,4 +1,4 @@
-"""Pictures of what a run did: the training curves of logs, in the style of the paper's figure 4."""
+"""Pictures of what a run did: the training curves of logs, and what a test confused."""
 
 import math
 from pathlib import Path
@@ -12,6 +12,7 @@ from utils.files import atomic_write
 matplotlib.use("Agg")  # files only: no display is needed
 
 from matplotlib import pyplot as plt  # noqa: E402
+from matplotlib.colors import PowerNorm  # noqa: E402
 from matplotlib.lines import Line2D  # noqa: E402
 from matplotlib.ticker import MaxNLocator  # noqa: E402
 
@@ -36,7 +37,7 @@ def smooth(values, window):
 
 
 def plot_logs(logs, output):
-    """Draw loss, top-1 error and top-5 error over the iterations into a PNG file.
+    """Draw loss, top-1 error and top-5 error over the iterations into a PNG file, as figure 4 of the paper does.
 
     Dashed lines are training (a running mean over the log's training lines, the lines themselves faintly
     behind), solid ones with dots validation. Logs hold no validation loss: the first panel is training's.
@@ -99,3 +100,50 @@ def _draw_validation(axes, log, key, color):
     points = [(stats["currentIter"], stats[key]) for stats in log.evaluations if key in stats]
     if points:
         axes.plot(*zip(*points, strict=True), color=color, marker="o", markersize=4, linewidth=1.6)
+
+
+# Up to so many classes, every cell of a confusion matrix has room for a number.
+MOST_NUMBERED_CLASSES = 30
+
+
+def plot_confusion(confusion, names, output):
+    """Draw which class the videos of each class went to into a PNG file.
+
+    Every row and column has its name, however many there are: the picture grows with them.
+
+    Args:
+        confusion: (K, K) numbers of videos, by true class and by class of the highest score.
+        names: K names of the classes.
+        output: path of the PNG; appears only when it is whole.
+
+    Raises:
+        UserError: the picture cannot be written.
+    """
+    classes, totals = len(names), confusion.sum(1, keepdims=True)
+    shares = confusion / np.maximum(totals, 1)
+    numbered = classes <= MOST_NUMBERED_CLASSES
+    cell, font = (0.55, 10) if numbered else (0.075, 4.5)  # inches, points
+    names = [f"{name[:39]}\u2026" if len(name) > 40 else name for name in names]
+    margin = max(map(len, names)) * 0.6 * font / 72 + 0.6
+    inside = max(classes * cell, 2.5)
+    side = margin + inside + 0.4
+    figure = plt.figure(figsize=(side, side))
+    try:
+        axes = figure.add_axes([margin / side, margin / side, inside / side, inside / side])
+        # The square root, so that single videos among hundreds show.
+        axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, 0, 1), interpolation="nearest")
+        axes.set_xticks(range(classes), names, rotation=90, fontsize=font)
+        axes.set_yticks(range(classes), names, fontsize=font)
+        axes.tick_params(length=0 if not numbered else 3, pad=1 if not numbered else 3)
+        axes.set_xlabel("class of the highest score")
+        axes.set_ylabel("true class")
+        axes.set_title("Percent of each class's videos" if numbered else "Share of each class's videos")
+        if numbered:
+            for row, column in zip(*np.nonzero(confusion), strict=True):
+                share = shares[row, column]
+                axes.text(column, row, f"{100 * share:.0f}", ha="center", va="center", fontsize=font,
+                          color="white" if share > 0.4 else "black")
+        with atomic_write(output) as file:
+            figure.savefig(file, format="png", dpi=150)
+    finally:
+        plt.close(figure)
