@@ -227,7 +227,7 @@ def changed_by(change):
     (changed_by(lambda tensors: tensors.update({"pred.bias": torch.ones(8)})), "bias: expected shape (7,), got (8,)"),
     (changed_by(lambda tensors: tensors.update({"pred.bias": 3})), "pred.bias: expected a tensor of floats, got a int"),
     (changed_by(lambda tensors: tensors.update({"pred.bias": torch.ones(7, dtype=torch.int32)})), "torch.int32 on cpu"),
-    (changed_by(lambda tensors: tensors.update({"pred.bias": torch.ones(7).to_sparse()})), "expected a tensor of floats"),
+    (changed_by(lambda tensors: tensors.update({"pred.bias": torch.ones(7).to_sparse()})), "expected a tensor of"),
     (changed_by(lambda tensors: tensors.update({"pred.bias": torch.ones(7, device="meta")})), "on meta"),
     # A size that no memory holds, of one number in the file.
     (changed_by(lambda tensors: tensors.update({"pred.bias": torch.ones(1).expand(2**40)})), "got (1099511627776,)"),
