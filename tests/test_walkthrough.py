@@ -1,4 +1,4 @@
-"""The walk-through of fine-tuning in DATASET.md: its command lines, run one after another in a copy of the repository."""
+"""The walk-through of fine-tuning in DATASET.md: its command lines, run in their order in a copy of the repository."""
 
 import os
 import re
@@ -21,10 +21,11 @@ CLASSES = {"jumping": 2, "my waving": 3}
 
 # Appended to what trains or predicts: a small network, short clips, few iterations.
 TINY = {
-    "MODEL.VIDEO_ARC_CHOICE": 1, "RESNETS.WIDTH_PER_GROUP": 2, "NONLOCAL.LAYER_MOD": 4, "NONLOCAL.CONV4_NONLOCAL": False,
-    "TRAIN.VIDEO_LENGTH": 8, "TRAIN.SAMPLE_RATE": 1, "TRAIN.CROP_SIZE": 200, "TRAIN.JITTER_SCALES": "[200,200]",
-    "TEST.SCALE": 200, "TEST.NUM_TEST_CLIPS": 3, "TRAIN.BATCH_SIZE": 2, "TEST.BATCH_SIZE": 2,
-    "TRAIN.ITER_COMPUTE_PRECISE_BN": 1, "SOLVER.MAX_ITER": 2, "SOLVER.STEP_SIZES": "[1,1]", "LOG_PERIOD": 1,
+    "MODEL.VIDEO_ARC_CHOICE": 1, "RESNETS.WIDTH_PER_GROUP": 2, "NONLOCAL.LAYER_MOD": 4,
+    "NONLOCAL.CONV4_NONLOCAL": False, "TRAIN.VIDEO_LENGTH": 8, "TRAIN.SAMPLE_RATE": 1, "TRAIN.CROP_SIZE": 200,
+    "TRAIN.JITTER_SCALES": "[200,200]", "TEST.SCALE": 200, "TEST.NUM_TEST_CLIPS": 3, "TRAIN.BATCH_SIZE": 2,
+    "TEST.BATCH_SIZE": 2, "TRAIN.ITER_COMPUTE_PRECISE_BN": 1, "SOLVER.MAX_ITER": 2, "SOLVER.STEP_SIZES": "[1,1]",
+    "LOG_PERIOD": 1,
 }  # fmt: skip
 TINY_WORDS = " ".join(str(word) for pair in TINY.items() for word in pair)
 
@@ -73,7 +74,8 @@ def test_every_command_in_its_order(commands, checkout, tmp_path):
     program = "\n".join(["set -eu", *(adapted(command, tmp_path) for command in done)])
     # The python of the walk-through is the environment's.
     (tmp_path / "bin").mkdir()
-    (tmp_path / "bin/python").symlink_to(sys.executable)
+    (tmp_path / "bin/python").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    (tmp_path / "bin/python").chmod(0o755)
     environment = {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "PYTHON": sys.executable, "OMP_NUM_THREADS": "2"}
     run = subprocess.run(["bash", "-c", program], cwd=checkout, capture_output=True, text=True, timeout=300,
                          env=os.environ | environment)
