@@ -49,11 +49,11 @@ def blobs(network):
 
 
 @pytest.fixture
-def run(repo, tmp_path, call_tool, blobs):
+def run(repo, tmp_path, monkeypatch, call_tool, blobs):
     """Call the tool in tmp_path, where w.pkl has the weights: (format, output, words) -> status, last lines."""
     momentum = {f"{name}_momentum": np.ones_like(value) for name, value in blobs.items()}
     dump({"blobs": blobs | momentum | {"lr": LR, "model_iter": ITERATIONS}}, tmp_path / "w.pkl")
-    os.chdir(tmp_path)
+    monkeypatch.chdir(tmp_path)
 
     def call(kind, output, *more):
         given = ["--config_file", repo / "configs" / YAML, "--format", kind, "--output", output, *more]
@@ -61,9 +61,7 @@ def run(repo, tmp_path, call_tool, blobs):
         assert status or not stderr
         return status, stderr or stdout
 
-    home = os.getcwd()
-    yield call
-    os.chdir(home)
+    return call
 
 
 def from_pickle(**more):
