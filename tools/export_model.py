@@ -26,7 +26,6 @@ import torch
 
 from core.config import load_config
 from models import export
-from models.inference import load_model
 from models.model_builder_video import create_model
 from test_net_video import derive_test_config
 from utils import cli
@@ -69,7 +68,7 @@ def main():
     shape = (3, cfg.TRAIN.VIDEO_LENGTH, cfg.TRAIN.CROP_SIZE, cfg.TRAIN.CROP_SIZE)
     network.check_size(*shape[1:])
     with temporary_beside(path) as temporary:
-        write, read = file_of(args.format, cfg, weights_file, network, training, export.random_clips(shape, 2))
+        write, read = file_of(args.format, cfg, network, training, export.random_clips(shape, 2))
         write(temporary)
         difference = export.largest_difference(network, read(temporary), shape)
         if not difference <= BAR:
@@ -108,7 +107,8 @@ def facts_path(path):
 
 
 def empty_network(cfg):
-    """The network of a test, layer by layer under the names of the blobs: what everything written is compared with."""
+    """The network of a test, layer by layer under the names of the blobs: untransformed, as others have their own ways
+    to make it faster."""
     network = create_model(cfg, "test")
     network.output = cfg.TEST.OUTPUT_NAME
     return network
@@ -155,7 +155,7 @@ def training_values(state_dict_file, cfg):
     return values
 
 
-def file_of(kind, cfg, weights_file, network, training, clips):
+def file_of(kind, cfg, network, training, clips):
     """Two functions of a path for a format: one writes the file, one reads it as a function from clips to scores."""
 
     def read_into_network(load):
@@ -170,10 +170,9 @@ def file_of(kind, cfg, weights_file, network, training, clips):
         return lambda path: write_state_dict(network, path), read_into_network(load_state_dict)
     if kind == "pkl":
         return lambda path: write_pickle(network, training, path), read_into_network(initialize_params_from_file)
-    model = load_model(cfg, weights_file, torch.device("cpu"))
     if kind == "onnx":
-        return lambda path: export.write_onnx(model, clips, path), export.read_onnx
-    return lambda path: export.write_torch_program(model, clips, path), export.read_torch_program
+        return lambda path: export.write_onnx(network, clips, path), export.read_onnx
+    return lambda path: export.write_torch_program(network, clips, path), export.read_torch_program
 
 
 def write_pickle(network, training, path):
