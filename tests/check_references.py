@@ -1,10 +1,11 @@
 """Compare the port with a folder of numbers that the legacy program computed. Prints one line a case.
 
-    python tests/check_references.py FOLDER [NAME]... [--processes 2]
+    python tests/check_references.py FOLDER [NAME]... [--processes 2] [--markdown FILE]
 
-FOLDER holds forward/*.npz, train/*.json, precisebn_*.json and lr_schedules.jsonl; NAMEs pick the cases that contain
-one of them. The references were made with two replicas: --processes 2 gives each a process of its own. Exit status 1
-if any case is over its bar.
+FOLDER holds forward/*.npz, train/*.json, precisebn_*.json, lr_schedules.jsonl, test_clips.json (of the videos in
+FOLDER/../videos), lmdb/, pickles/ and end_to_end/; NAMEs pick the cases that contain one of them. The references were
+made with two replicas: --processes 2 gives each a process of its own. --markdown writes the lines as a table, too.
+Exit status 1 if any case is over its bar.
 """
 
 import argparse
@@ -21,6 +22,7 @@ from torch import nn
 REPO = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(REPO / "lib"), str(REPO / "tests")]
 
+import reference_data  # noqa: E402
 import reference_recipe as recipe  # noqa: E402
 
 from core.config import load_config  # noqa: E402
@@ -31,6 +33,7 @@ from utils import cli  # noqa: E402
 from utils.bn_helper import compute_precise_bn  # noqa: E402
 from utils.checkpoints import model_blobs  # noqa: E402
 from utils.errors import UserError  # noqa: E402
+from utils.files import atomic_write  # noqa: E402
 from utils.launcher import launch  # noqa: E402
 from utils.lr_policy import get_lr_at_iter  # noqa: E402
 from utils.replicas import forward_backward  # noqa: E402
@@ -209,6 +212,15 @@ def cases(folder):
         yield path.stem, check_precise_bn, path
     for path in sorted(folder.glob("lr_schedules.jsonl")):
         yield path.stem, check_schedules, path
+    for name, check, pattern in (
+        ("test_clips", reference_data.check_clips, "test_clips.json"),
+        ("lmdb", reference_data.check_lmdbs, "lmdb"),
+        ("pickles", reference_data.check_pickles, "pickles"),
+        ("end_to_end", reference_data.check_end_to_end, "end_to_end"),
+    ):
+        yield from ((name, check, path) for path in folder.glob(pattern))
+    for path in sorted(folder.glob("pickles/*_of_*.json")):
+        yield path.stem.partition("_of_")[0], reference_data.check_conversion, path
 
 
 def main():
@@ -216,6 +228,7 @@ def main():
     parser.add_argument("folder", type=Path)
     parser.add_argument("names", nargs="*", help="run only the cases whose name contains one of these")
     parser.add_argument("--processes", default="1")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write a table of the results")
     args = parser.parse_args()
     cli.setup_logging()
     logging.getLogger().setLevel(logging.WARNING)
@@ -227,7 +240,7 @@ def check_all(args, replicas):
     chosen = [case for case in cases(args.folder) if not args.names or any(name in case[0] for name in args.names)]
     if not chosen:
         raise UserError(f"{args.folder}: no reference of that name here")
-    over = 0
+    over, rows = 0, []
     for name, check, path in chosen:
         for what, error, bar, *noise in check(path, replicas):
             # Where the legacy program's own float32 rounding (its distance from float64 arithmetic) is above the bar,
@@ -238,12 +251,23 @@ def check_all(args, replicas):
                 if bar < error <= 2 * noise[0]:
                     verdict = "noise"
             over += verdict == "OVER"
+            rows.append((name, what, f"{error:.1e}" if error else "0", f"{bar:.0e}" if bar else "0", verdict + note))
             if replicas.is_root:
                 print(f"{verdict:5s} {name:34s} {what:48s} error {error:.2e}  bar {bar:.0e}{note}", flush=True)
     if replicas.is_root:
         print("all within their bars" if not over else f"{over} over their bars")
+        if args.markdown:
+            write_table(args.markdown, rows)
     # Running statistics are the root replica's: only the root can judge them.
     return 1 if over and replicas.is_root else 0
+
+
+def write_table(path, rows):
+    """Write rows of texts as a Markdown table."""
+    head = ("reference", "what", "error", "bar", "")
+    with atomic_write(path, "w", encoding="utf-8") as file:
+        for row in (head, ["---"] * len(head), *rows):
+            print("|", " | ".join(row), "|", file=file)
 
 
 if __name__ == "__main__":

@@ -147,6 +147,44 @@ def test_gen_py_list_refuses(tool, train, tmp_path):
     assert not (tmp_path / "list.txt").exists()
 
 
+def test_classes_of_ones_own_numbered_and_split(tool, tmp_path):
+    counts = {"my waving": 10, "jumping": 1, "zz top": 3, ".hidden": 2}
+    for name, count in counts.items():
+        (tmp_path / "own" / name).mkdir(parents=True)
+        for i in range(count):
+            (tmp_path / "own" / name / f"{i}.mp4").touch()
+
+    def lists(*words):
+        files = ("train.txt", "--make_classids", "ids.json", "--val_list", "val.txt")
+        result = tool("gen_py_list.py", "own", *files, *words)
+        assert result[0] == 0, result
+        return [(tmp_path / name).read_text().splitlines() for name in ("train.txt", "val.txt")]
+
+    train, val = lists()
+    assert read_class_ids(tmp_path / "ids.json") == {"jumping": 0, "my waving": 1, "zz top": 2}
+    # A fifth of each class, at least one and never all.
+    assert [[sum(line.endswith(f" {label}") for line in lines) for label in range(3)] for lines in (train, val)] == [
+        [1, 8, 2], [0, 2, 1]]
+    every = [f"own/my_waving/{i}.mp4 1" for i in range(10)] + [f"own/zz_top/{i}.mp4 2" for i in range(3)]
+    assert sorted(train + val) == sorted([*every, "own/jumping/0.mp4 0"])
+    assert lists() == [train, val]  # the folders have their new names now
+    assert lists("--seed", "3") != [train, val]
+    assert [len(lines) for lines in lists("--val_share", "0.5")] == [1 + 5 + 1, 5 + 2]
+
+    (tmp_path / "own/new").mkdir()
+    words = ["gen_py_list.py", "own", "train.txt", "--make_classids", "ids.json"]
+    assert_one_line(tool(*words), "ids.json: is there with other classes")
+    (tmp_path / "own/new").rmdir()
+    assert_one_line(tool(*words, "--val_share", "0.5"), "--val_list")
+    assert_one_line(tool(*words, "--val_list", "v.txt", "--val_share", "1"), "--val_share between 0 and 1")
+    assert_one_line(tool(*words, "--val_list", "./train.txt"), "another file than train.txt")
+    (tmp_path / "one/a").mkdir(parents=True)
+    (tmp_path / "one/a/1.mp4").touch()
+    one = ["gen_py_list.py", "one", "t.txt", "--make_classids", "i.json", "--val_list", "v.txt"]
+    assert_one_line(tool(*one), "for v.txt, two or more in each")
+    assert not (tmp_path / "t.txt").exists()
+
+
 # change_listname.py
 
 

@@ -3,6 +3,7 @@ import subprocess
 import sys
 
 import pytest
+import reference_data
 from video_files import read_items, write_list
 
 from datasets.lmdb_writer import test_items as clip_items
@@ -95,13 +96,7 @@ def test_command_lines(repo, tmp_path, script):
     assert failed.stderr == "error: cannot read the list gone.txt: No such file or directory\n"
 
 
-def test_legacy_lmdbs(shared, tmp_path):
-    folder = shared / "reference" / "lmdb"
-    for name, items_of in (
-        ("trainval", train_items),
-        ("test_singlecrop", lambda entries: clip_items(entries, None)),
-        ("test_multicrop", lambda entries: clip_items(entries, 3)),
-        ("test_flipcrop", lambda entries: clip_items(entries, 6)),
-    ):
-        write_lmdb(tmp_path / name, folder / "list.txt", items_of, sorted_keys=name == "trainval")
-        assert read_items(tmp_path / name) == read_items(folder / name)
+def test_legacy_lmdbs(shared):
+    """Each kind, written from the same list and read."""
+    results = list(reference_data.check_lmdbs(shared / "reference/lmdb", None))
+    assert [line for line in results if line[1] != 0] == [] and len(results) == 8

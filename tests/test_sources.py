@@ -232,24 +232,3 @@ def test_list_expands_to_clips(tmp_path, mode, positions):
     assert records(source, len(source)) == expected
     assert source.paths == ["a.mp4", "b.mp4"]
     assert source.video_indices.dtype == np.int32
-
-
-def test_legacy_lmdbs(shared):
-    folder = shared / "reference" / "lmdb"
-    lines = (folder / "list.txt").read_text().split("\n")[:6]
-    source = open_train_source(folder, "trainval", 0, True)
-    assert [f"{r.path} {r.label}" for r in records(source, 6)] == lines
-    for name, mode, clips in (("singlecrop", 0, 60), ("multicrop", 1, 180), ("flipcrop", 2, 360)):
-        source = open_test_source(folder, f"test_{name}", mode, 10)
-        assert len(source) == clips
-        assert sorted(source.paths) == sorted(line.split()[0] for line in lines)
-        assert {record.path for record in records(source, clips) if record.video_index == 1} == {
-            "videos/test.mp4"
-        }
-        # Key 10 comes third.
-        crop = None if mode == 0 else 1
-        assert source.record(2) == (
-            TestRecord("videos/test.mp4", 1, 0, None)
-            if mode == 0
-            else TestRecord("videos/arm_wrestling.mp4", 0, 0, crop)
-        )

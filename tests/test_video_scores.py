@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import reference_data
 
 from utils import video_scores
 from utils.caffe2_pickle import load
@@ -132,3 +133,7 @@ def test_the_legacy_programs_results(shared):
     legacy = load(shared / "reference/end_to_end/results_probs.pkl")
     assert [int(video) for video, _ in legacy] == rows[:, 0].tolist()
     np.testing.assert_allclose([scores for _, scores in legacy], rows[:, 1:], atol=1e-6)
+
+
+def test_the_legacy_programs_report_of_them(shared):
+    assert [error for _, error, _ in reference_data.check_end_to_end(shared / "reference/end_to_end", None)] == [0]

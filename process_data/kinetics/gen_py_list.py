@@ -3,14 +3,21 @@
 
 Class folders with spaces in their names are renamed ("petting cat" to "petting_cat"), as a space separates
 the path from the label. Paths are written as FOLDER is given: an absolute FOLDER makes a list for any place.
+
+For classes of your own, --make_classids numbers the folders, and --val_list sets videos of each class apart.
 """
 
 import argparse
 import difflib
+import json
 import logging
 import os
 import sys
+import zlib
+from contextlib import ExitStack
 from pathlib import Path
+
+import numpy as np
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1] / "lib"))
@@ -34,41 +41,111 @@ def main():
     parser.add_argument(
         "list_file", nargs="?", default="trainlist.txt", help="list to write (default: %(default)s)"
     )
-    parser.add_argument(
+    classes = parser.add_mutually_exclusive_group()
+    classes.add_argument(
         "--classids", default=str(HERE / "classids.json"),
         help="JSON file {class name: id} (default: the 400 classes of Kinetics)",
     )
+    classes.add_argument(
+        "--make_classids", metavar="FILE",
+        help="write such a file of the class folders, numbered in the order of their names, and take it",
+    )
+    parser.add_argument(
+        "--val_list", metavar="FILE", help="list to write a share of each class's videos to, in place of LIST_FILE"
+    )
+    parser.add_argument("--val_share", type=float, metavar="S", help="that share (default: 0.2)")
+    parser.add_argument(
+        "--seed", type=int, default=2, help="which videos these are follows from it (default: %(default)s)"
+    )
     args = parser.parse_args()
     cli.setup_logging()
+    share = split_share(args)
 
-    labels = folder_labels(args.folder, read_class_ids(args.classids))
+    class_ids = make_class_ids(args.folder, args.make_classids) if args.make_classids else read_class_ids(args.classids)
+    labels = folder_labels(args.folder, class_ids)
     rename_folders(args.folder, labels)
-    videos = 0
-    with atomic_write(args.list_file, "w", encoding="utf-8", errors="surrogateescape") as file:
-        for line in list_lines(args.folder, labels):
-            file.write(line)
-            videos += 1
-        if not videos:
-            raise UserError(f"{args.folder}: expected videos in its class folders, got none")
-    logger.info("%s: %d videos of %d classes", args.list_file, videos, len(labels))
+    counts = dict.fromkeys(filter(None, (args.list_file, args.val_list)), 0)
+    with ExitStack() as stack:
+        files = [stack.enter_context(atomic_write(name, "w", encoding="utf-8", errors="surrogateescape"))
+                 for name in counts]
+        for name, paths in videos_of_classes(args.folder, labels):
+            parts = [paths] if share is None else split(paths, share, args.seed, name)
+            for list_file, file, part in zip(counts, files, parts, strict=True):
+                file.writelines(f"{path} {labels[name]}\n" for path in part)
+                counts[list_file] += len(part)
+        for list_file, videos in counts.items():
+            if not videos:
+                more = "" if list_file == args.list_file else f" for {list_file}, two or more in each"
+                raise UserError(f"{args.folder}: expected videos in its class folders{more}, got none")
+    for list_file, videos in counts.items():
+        logger.info("%s: %d videos of %d classes", list_file, videos, len(labels))
 
 
-def folder_labels(folder, class_ids):
-    """The class folders in `folder`, as {name: id}. UserError for one that is no class, or there twice."""
-    # The two spellings of a class: of the file, and without spaces.
-    known = class_ids | {name.replace(" ", "_"): class_id for name, class_id in class_ids.items()}
+def split_share(args):
+    """The share of the second list; None without one."""
+    if args.val_list is None:
+        if args.val_share is not None:
+            raise UserError("--val_share: expected --val_list FILE with it")
+        return None
+    share = 0.2 if args.val_share is None else args.val_share
+    if not 0 < share < 1 or args.seed < 0:
+        raise UserError(f"expected --val_share between 0 and 1 and --seed >= 0, got {share} and {args.seed}")
+    if os.path.realpath(args.val_list) == os.path.realpath(args.list_file):
+        raise UserError(f"--val_list: expected another file than {args.list_file}")
+    return share
+
+
+def class_folders(folder):
+    """Names of the class folders in `folder`, sorted. Hidden ones are none."""
     try:
         names = sorted(e.name for e in os.scandir(folder) if e.is_dir() and not e.name.startswith("."))
     except OSError as error:
         raise UserError(f"{folder}: cannot list the folder: {error.strerror}") from error
     if not names:
         raise UserError(f"{folder}: expected a folder for each class in it, got none")
-    spaceless = {}
+    return names
+
+
+def make_class_ids(folder, path):
+    """Number the class folders, write {name: id} to path, and return it. A file that is there must say the same:
+    lists and models that were made with it would be of other classes."""
+    names = sorted(class_folders(folder), key=spaceless)
+    class_ids = {name: class_id for class_id, name in enumerate(names)}
+    if os.path.exists(path):
+        there = read_class_ids(path)
+        if {spaceless(name): i for name, i in there.items()} != {spaceless(name): i for name, i in class_ids.items()}:
+            raise UserError(f"{path}: is there with other classes than the folders of {folder}: "
+                            "remove it to number them anew, or use it with --classids")
+        return there
+    with atomic_write(path, "w", encoding="utf-8") as file:
+        json.dump(class_ids, file, indent=1)
+    return class_ids
+
+
+def spaceless(name):
+    return name.replace(" ", "_")
+
+
+def split(paths, share, seed, name):
+    """Paths -> (the most, a share of them), in their order, at least one in each if there are two. The draw follows
+    from the seed and the class."""
+    second = min(max(round(share * len(paths)), 1), len(paths) - 1) if paths else 0
+    rng = np.random.default_rng([seed, zlib.crc32(os.fsencode(spaceless(name)))])
+    chosen = set(rng.permutation(len(paths))[:second].tolist())
+    return ([path for i, path in enumerate(paths) if i not in chosen],
+            [path for i, path in enumerate(paths) if i in chosen])
+
+
+def folder_labels(folder, class_ids):
+    """The class folders in `folder`, as {name: id}. UserError for one that is no class, or there twice."""
+    # The two spellings of a class: of the file, and without spaces.
+    known = class_ids | {spaceless(name): class_id for name, class_id in class_ids.items()}
+    names, seen = class_folders(folder), {}
     for name in names:
         if name not in known:
             nearest = "".join(difflib.get_close_matches(name, known, n=1, cutoff=0))
             raise UserError(f"{os.path.join(folder, name)}: no such class; the nearest is {nearest!r}")
-        other = spaceless.setdefault(name.replace(" ", "_"), name)
+        other = seen.setdefault(spaceless(name), name)
         if other != name:
             raise UserError(f"{folder}: {other!r} and {name!r} are the same class: expected one folder")
     return {name: known[name] for name in names}
@@ -78,22 +155,22 @@ def rename_folders(folder, names):
     """Give the class folders their names without spaces."""
     for name in names:
         if " " in name:
-            os.rename(os.path.join(folder, name), os.path.join(folder, name.replace(" ", "_")))
+            os.rename(os.path.join(folder, name), os.path.join(folder, spaceless(name)))
 
 
-def list_lines(folder, labels):
-    """Yield `path label` lines, by class folder, then by file name. Hidden files are no videos."""
-    for name, label in labels.items():
-        class_folder = os.path.join(folder, name.replace(" ", "_"))
+def videos_of_classes(folder, names):
+    """Yield (class folder, paths of its videos), by class folder, then by file name. Hidden files are no videos."""
+    for name in names:
+        class_folder = os.path.join(folder, spaceless(name))
         entries = os.scandir(class_folder)
         files = sorted(e.name for e in entries if e.is_file() and not e.name.startswith("."))
         if not files:
             logger.warning("%s: no videos", class_folder)
-        for file in files:
-            path = os.path.join(class_folder, file)
+        paths = [os.path.join(class_folder, file) for file in files]
+        for path in paths:
             if "\n" in path:
                 raise UserError(f"{path!r}: a path with a line break cannot be listed")
-            yield f"{path} {label}\n"
+        yield name, paths
 
 
 if __name__ == "__main__":
