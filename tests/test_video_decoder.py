@@ -1,5 +1,6 @@
 import os
 import struct
+import tracemalloc
 from pathlib import Path
 
 import cv2
@@ -328,3 +329,21 @@ def test_the_damaged_video_is_always_the_same(shared):
     for _ in range(2):
         known = assert_frames(path, lambda n: [0, 27, 28, n - 1], FrameCounts(), expected)
         assert known.damage == "packets that do not decode: 1; used with the 49 frames that do"
+
+
+def test_decoding_a_video_again_and_again_leaves_nothing_behind(tmp_path):
+    path = str(write_video(tmp_path / ("long" * 50 + ".mp4"), moving_square(2, 64, 64)))
+    counts = FrameCounts()
+
+    def decode(times):
+        for _ in range(times):
+            # A new string each time, as from a record.
+            sample_frames("".join(list(path)), lambda count: (0,), lambda places, frame: None, counts)
+
+    decode(5)
+    tracemalloc.start()
+    try:
+        decode(300)
+        assert tracemalloc.get_traced_memory()[0] < 20_000
+    finally:
+        tracemalloc.stop()

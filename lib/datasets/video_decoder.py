@@ -16,6 +16,7 @@ wrong, and what decodes from there can differ from what decodes from the start.
 
 import os
 import stat
+import sys
 import threading
 from dataclasses import dataclass
 
@@ -169,7 +170,9 @@ def _retrieve(capture, path, index):
 
 def _open(path):
     # With the folder in front FFmpeg cannot take a name with a colon for a protocol.
-    capture = cv2.VideoCapture(os.path.join(os.getcwd(), path), cv2.CAP_FFMPEG, _OPEN_OPTIONS)
+    # Interned, as OpenCV's binding keeps every name that it is given (4.12): one a video, and not one a clip.
+    name = sys.intern(os.path.join(os.getcwd(), path))
+    capture = cv2.VideoCapture(name, cv2.CAP_FFMPEG, _OPEN_OPTIONS)
     if not capture.isOpened():
         raise BadVideo(path, "is no video that FFmpeg can read")
     if int(capture.get(cv2.CAP_PROP_FOURCC)) == _TEXT:
