@@ -29,6 +29,11 @@ make_lmdb test create_video_lmdb_test_multicrop.py "$data/vallist.txt"
 # In a subshell: train_net ends the shell that it runs in.
 (train_net ../configs/demo.yaml CHECKPOINT.DIR "$run" DATADIR "$data/lmdb/" FILENAME_GT "$data/vallist.txt" "$@")
 "$python" ../tools/plot_log.py "$run/log.txt" --output "$run/curves.png"
+"$python" ../tools/report_test.py "$run/results_probs.pkl" --truth "$data/vallist.txt" \
+    --classes "$data/videos/classids.json"
+weights=$(ls -t "$run"/checkpoints/c2_model_iter*.pkl | head -n 1)
+"$python" ../tools/visualize_attention.py --config_file ../configs/demo.yaml --output "$run/attention" \
+    --video "$data/videos/val/updown/scene_0001.mp4" TEST.PARAMS_FILE "$weights"
 
 cd ..
 run=data/checkpoints/run_demo
@@ -38,5 +43,7 @@ echo "The demo is done. $(grep -o 'top-1 accuracy: .*' "$run/log.txt" | tail -n 
 echo "  videos       data/demo/videos/{train,val}/<class>/"
 echo "  log          $run/log.txt"
 echo "  curves       $run/curves.png"
+echo "  confusion    $run/confusion.png"
+echo "  attention    $run/attention/"
 echo "  checkpoints  $run/checkpoints/"
 echo "  test scores  $run/results_probs.pkl"

@@ -33,7 +33,7 @@ from utils.caffe2_pickle import dump
 from utils.checkpoints import initialize_params_from_file, load_blobs, model_blobs
 from utils.errors import UserError
 from utils.files import atomic_write, make_folder, temporary_beside
-from utils.scores_file import file_digest
+from utils.rows_file import file_digest
 from utils.state_dict_file import blob_names, load_state_dict, write_state_dict
 
 BAR = 1e-5
