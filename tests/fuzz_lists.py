@@ -20,6 +20,8 @@ ENDS = (b"\n", b"\n", b"\n", b"\n", b"\r\n", b"\n\n", b" \n", b"\r", b"\x0b\n", 
 
 def judged(data):
     """[(path, first label)] of a list, or None if it is none."""
+    if data.startswith((b"\xff\xfe", b"\xfe\xff", b"\xef\xbb\xbf")):
+        return None  # a byte order mark
     lines = data.split(b"\n")
     while lines and not lines[-1].strip():
         lines.pop()

@@ -287,7 +287,7 @@ def test_a_decoder_that_hangs_ends_the_run(processes, zygote, repo, data, tmp_pa
     log = tmp_path / "log.txt"
     start = time.monotonic()
     if processes == 1:
-        assert zygote.run(words, log, timeout=60, prelude=HANGING.format(number=100)) == 1
+        assert zygote.run(words, log, timeout=60, prelude=HANGING.format(number=240)) == 1
     else:
         # What the processes of a run import first.
         (tmp_path / "sitecustomize.py").write_text(

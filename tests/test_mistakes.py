@@ -216,7 +216,8 @@ OPTIONS = {
         "TRAIN.CROP_SIZE 200 is larger than the short side 180 of TEST.SCALE", {}),
     "a crop too small for the network": (
         "train_net_video {job} TRAIN.CROP_SIZE 112",
-        "the network needs clips of at least 197 x 197 pixels, got 112 x 112: TRAIN.CROP_SIZE is too small", {}),
+        "the network needs clips of at least 197 x 197 pixels, got 112 x 112: TRAIN.CROP_SIZE (in a full-size test "
+        "TEST.SCALE) is too small", {}),
     "a clip too short for the network": (
         "train_net_video {job} TRAIN.VIDEO_LENGTH 1",
         "the network needs clips of at least 2 frames, got 1: TRAIN.VIDEO_LENGTH is too small", {}),
@@ -224,7 +225,7 @@ OPTIONS = {
         "test_net_video {test} TRAIN.VIDEO_LENGTH 1",
         "the network needs clips of at least 2 frames, got 1: TRAIN.VIDEO_LENGTH is too small", {}),
     "unknown output": (
-        "test_net_video {test} TEST.OUTPUT_NAME probs", "TEST.OUTPUT_NAME: expected 'pred' or 'softmax', got 'probs'",
+        "test_net_video {test} TEST.OUTPUT_NAME probs", "TEST.OUTPUT_NAME: expected one of pred, softmax, got 'probs'",
         {}),
     "clips that do not divide": (
         "test_net_video {test} TEST.NUM_TEST_CLIPS 10",
@@ -560,6 +561,28 @@ PREPARATION = {
 }
 
 # argparse says these, after the usage, and ends with status 2.
+LOOKING = {
+    "class names that are not there": (
+        "predict_video --video {tmp}/v.mp4 --classids {tmp}/n.txt {test}",
+        "{tmp}/n.txt: cannot read the class names: No such file or directory", {}),
+    "attention without a non-local block": (
+        "visualize_attention --video {tmp}/v.mp4 --output {tmp}/a {test}",
+        "the network has no non-local block: NONLOCAL.CONV3_NONLOCAL and CONV4_NONLOCAL are False", {}),
+    "features of no list": (
+        "extract_features --list {tmp}/l.txt --blob pool5 --output {tmp}/f.h5 {test}",
+        "cannot read the list {tmp}/l.txt: No such file or directory", {}),
+    "features of no blob": (
+        "extract_features --list {data}/test.txt --blob pool6 --output {tmp}/f.h5 {test}",
+        "blob 'pool6': not in this network; near ones: pool5, pool2, pool1", {}),
+    "report of nothing": (
+        "report_test {tmp}/r.pkl --truth {tmp}/t.txt", "{tmp}/r.pkl: cannot read: No such file or directory", {}),
+    "a checkpoint made of nothing": (
+        "export_model --format pkl --output {tmp}/o.pkl {test}",
+        "--format pkl and --from_state_dict FILE go together: expected both or neither", {}),
+    "check of no LMDB": ("check_dataset --lmdb {tmp}", "{tmp} is no LMDB: it has no data.mdb", {}),
+    "a plan for no GPU": ("plan_training --gpus 0 {job}", "--gpus: expected a number > 0, got 0", {}),
+}
+
 USAGE = {
     "no configuration": (
         "train_net_video NUM_GPUS 4", "train_net_video.py: error: the following arguments are required: --config_file"),
@@ -578,7 +601,7 @@ USAGE = {
 }
 
 TABLES = {"options": OPTIONS, "data": DATA, "weights": WEIGHTS, "output": OUTPUT, "curves": CURVES,
-          "preparation": PREPARATION}
+          "preparation": PREPARATION, "looking": LOOKING}
 ROWS = [pytest.param(*row, id=f"{table}: {name}") for table, rows in TABLES.items() for name, row in rows.items()]
 
 # --------------------------------------------------------------------------------------------------------- the tests
