@@ -116,11 +116,13 @@ class ResNetVideo(nn.Module):
         x = clips
         for name in self.trunk:
             layer = getattr(self, name)
-            x = recompute(layer, x) if self.recomputes(layer) else layer(x)
+            x = recompute(layer, x) if self.recomputes(name, layer) else layer(x)
         return self.head(x)
 
-    def recomputes(self, layer):
-        return self.checkpoint_activations and self.training and isinstance(layer, Bottleneck | NonLocalBlock)
+    def recomputes(self, name, layer):
+        """Whether to compute a layer again in the backward pass. Not in res5: there it takes much and saves little."""
+        is_block = isinstance(layer, Bottleneck | NonLocalBlock) and not name.startswith("res5")
+        return self.checkpoint_activations and self.training and is_block
 
     def check_size(self, frames, height, width):
         if frames < self.min_frames:

@@ -5,7 +5,7 @@
 Every build is a process of its own; they take turns. The builds of a table add one optimisation after another to the
 plain network: eager, contiguous, unfolded, with the P x Q matrix of the non-local blocks in memory. VARIANTs pick those
 whose name contains one of the words. `of product` is the share of the rate at which this machine multiplies matrices
-of the same type, measured in the same process. `memory` is the peak beyond the process without a network.
+of the same type, measured in the same run. `memory` is the peak beyond the process without a network.
 """
 
 import json
@@ -149,10 +149,12 @@ def compare(variant, what, builds, batch, device, repetitions):
     operations = 2 * batch * count_operations(meta_model, clip_shape(variant, what))[0]
     if what == "training":
         operations *= 3  # a backward pass has two products for each of the forward pass
+    rates = {}
+    for build, worker in workers.items():
+        rates["bfloat16" in build] = max(rates.get("bfloat16" in build, 0), worker.result("rate"))
     rows = []
     for build, worker in workers.items():
-        seconds = times[build][1]
-        rate = worker.result("rate")
+        seconds, rate = times[build][1], rates["bfloat16" in build]
         rows.append([build, f"{seconds:.3f}", times[builds[0]][1] / seconds, f"{operations / seconds / 1e9:.0f}",
                      f"{100 * operations / seconds / rate:.0f} %", f"{worker.result('peak') / 2**20:.0f}"])
     title = f"{variant}: {what}, batch {batch}, {' x '.join(map(str, clip_shape(variant, what)))}, {device}"
