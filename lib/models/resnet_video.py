@@ -1,5 +1,6 @@
 """The network of the paper's table 1: ResNet-50/101, C2D or I3D, with non-local blocks."""
 
+from collections import OrderedDict
 from dataclasses import dataclass
 
 import torch
@@ -64,7 +65,7 @@ class ResNetVideo(nn.Module):
         grouped_stages: the stages whose non-local blocks attend inside groups of 4 frames.
         groups, width_per_group: RESNETS.NUM_GROUPS and WIDTH_PER_GROUP.
         dropout: rate before the classifier, in training mode.
-        checkpoint_activations: in training mode, keep only the input of every block for the backward pass.
+        checkpoint_activations: in training mode, keep only the inputs of parts() for the backward pass.
         conv1_temporal_stride, pool1_temporal: the two numbers in which resnet_video_org differs.
         output: 'pred' for N x K scores, 'softmax' for N x K probabilities; averaged over the positions that pool5
             leaves (paper section 5.1, fully convolutional testing: the softmax is taken at each position).
@@ -114,15 +115,24 @@ class ResNetVideo(nn.Module):
     def forward(self, clips):
         self.check_size(*clips.shape[2:])
         x = clips
-        for name in self.trunk:
-            layer = getattr(self, name)
-            x = recompute(layer, x) if self.recomputes(name, layer) else layer(x)
+        if self.checkpoint_activations and self.training:
+            for part, again in self.parts():
+                x = recompute(part, x) if again else part(x)
+        else:
+            for name in self.trunk:
+                x = getattr(self, name)(x)
         return self.head(x)
 
-    def recomputes(self, name, layer):
-        """Whether to compute a layer again in the backward pass. Not in res5: there it takes much and saves little."""
-        is_block = isinstance(layer, Bottleneck | NonLocalBlock) and not name.startswith("res5")
-        return self.checkpoint_activations and self.training and is_block
+    def parts(self):
+        """The trunk in parts, each a block with the pooling behind it or what comes before the first block, and for
+        each whether to compute it again in the backward pass: not res5's, which take much time and little memory."""
+        parts = [[]]
+        for name in self.trunk:
+            layer = getattr(self, name)
+            if isinstance(layer, Bottleneck | NonLocalBlock):
+                parts.append([])
+            parts[-1].append((name, layer))
+        return [(nn.Sequential(OrderedDict(part)), not part[0][0].startswith("res5")) for part in parts]
 
     def check_size(self, frames, height, width):
         if frames < self.min_frames:
