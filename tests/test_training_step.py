@@ -138,23 +138,21 @@ def test_autocast_is_for_bfloat16_alone():
 
 
 def test_which_trainings_are_compiled(caplog):
-    from test_models import tiny_cfg
-
     layer = torch.nn.Linear(2, 2)
     cpu, cuda = torch.device("cpu"), torch.device("cuda")
 
-    def is_compiled(device, **options):
-        return compiled_for_training(layer, tiny_cfg(**options), device) is not layer
+    def is_compiled(device, choice="auto", iterations=400000, recomputing=False):
+        return compiled_for_training(layer, choice, iterations, recomputing, device) is not layer
 
     with caplog.at_level(logging.INFO):
         assert not is_compiled(cpu)
         assert not caplog.records
         assert is_compiled(cuda)
         assert "Compiling" in caplog.text
-    assert not is_compiled(cuda, SOLVER__MAX_ITER=100)
-    assert not is_compiled(cuda, TRAIN__CHECKPOINT_ACTIVATIONS=True)
-    assert not is_compiled(cuda, MODEL__COMPILE="never")
-    assert is_compiled(cpu, MODEL__COMPILE="always")
+    assert not is_compiled(cuda, iterations=100)
+    assert not is_compiled(cuda, recomputing=True)
+    assert not is_compiled(cuda, "never")
+    assert is_compiled(cpu, "always", iterations=100, recomputing=True)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

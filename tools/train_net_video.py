@@ -94,7 +94,9 @@ class Training:
         """Train up to SOLVER.MAX_ITER. Raises Interrupted when asked to end, with a checkpoint left to go on from."""
         with self.train_data, self.val_data, self.open_events() as self.events, \
                 Interruption(self.replicas) as self.interruption:
-            parallel_model = compiled_for_training(self.replicas.parallel(self.model), self.cfg, self.replicas.device)
+            parallel_model = compiled_for_training(
+                self.replicas.parallel(self.model), self.cfg.MODEL.COMPILE, self.cfg.SOLVER.MAX_ITER,
+                self.cfg.TRAIN.CHECKPOINT_ACTIVATIONS, self.replicas.device)
             try:
                 if not self.finished:
                     self.finish_iteration(self.start_iter - 1, resumed=True)

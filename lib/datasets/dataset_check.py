@@ -199,6 +199,10 @@ def training_record(split, place, value):
     return TrainRecord(path.decode("utf-8", "surrogateescape"), labels[0])
 
 
+def _test_record(split, place, value):
+    return parse_test(value, place, split.test.use_multi_crop)
+
+
 def label_problem(label, num_classes):
     """What is wrong with a label, or None; num_classes may be None."""
     if label < 0 or num_classes is not None and label >= num_classes:
@@ -212,10 +216,8 @@ def _scan_training(entries, split, findings):
         scan.records += 1
         if value in good:  # a shuffled LMDB has each a hundred times
             continue
-        try:
-            record = training_record(split, place, value)
-        except RecordError as error:
-            _add_record_error(findings, split, place, error)
+        record = _parsed(training_record, split, place, value, findings)
+        if record is None:
             continue
         scan.videos.setdefault(record.path, place)
         if problem := label_problem(record.label, split.num_classes):
@@ -226,19 +228,22 @@ def _scan_training(entries, split, findings):
     return scan
 
 
-def _add_record_error(findings, split, place, error):
-    kind = "wrong kind" if isinstance(error, WrongKindError) else "record"
-    findings.add(kind, place_name(split, place), str(error))
+def _parsed(parse, split, place, value, findings):
+    """parse(split, place, value), or None with a finding for what it raises."""
+    try:
+        return parse(split, place, value)
+    except RecordError as error:
+        kind = "wrong kind" if isinstance(error, WrongKindError) else "record"
+        findings.add(kind, place_name(split, place), str(error))
+        return None
 
 
 def _scan_test_list(entries, split, findings):
     scan = Scan()
     for place, line in entries:
         scan.records += 1
-        try:
-            record = training_record(split, place, line)
-        except RecordError as error:
-            _add_record_error(findings, split, place, error)
+        record = _parsed(training_record, split, place, line, findings)
+        if record is None:
             continue
         scan.videos.setdefault(record.path, place)
         scan.test_videos[place - 1] = record.path
@@ -248,14 +253,12 @@ def _scan_test_list(entries, split, findings):
 
 
 def _scan_test_lmdb(entries, split, findings):
-    scan, mode = Scan(), split.test.use_multi_crop
+    scan = Scan()
     columns = [array("i") for _ in range(3)]  # video, temporal and spatial index
     for place, value in entries:
         scan.records += 1
-        try:
-            record = parse_test(value, place, mode)
-        except RecordError as error:
-            _add_record_error(findings, split, place, error)
+        record = _parsed(_test_record, split, place, value, findings)
+        if record is None:
             continue
         path = record.path
         scan.videos.setdefault(path, place)

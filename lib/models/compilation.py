@@ -49,14 +49,22 @@ class Compiled(nn.Module):
         return self.network(clips)
 
 
-def compiled_for_training(network, cfg, device):
-    """A network in training mode, compiled if MODEL.COMPILE says so: with 'auto', for long runs on GPUs.
+def compiled_for_training(network, choice, iterations, recomputing, device):
+    """A network in training mode, compiled if the choice says so.
 
-    On a CPU the gain is small, and a compiled run does not equal one that is not bit for bit. Where compiling fails,
-    the parts that fail run as they are.
+    Args:
+        network: an nn.Module.
+        choice: MODEL.COMPILE: 'always', 'never', or 'auto' for long runs on GPUs. On a CPU the gain is small, and a
+            compiled run does not equal one that is not bit for bit.
+        iterations: of the whole run.
+        recomputing: whether activations are recomputed in the backward pass; 'auto' then leaves it.
+        device: torch.device that trains.
+
+    Where compiling fails, the parts that fail run as they are.
     """
-    auto = device.type == "cuda" and cfg.SOLVER.MAX_ITER >= LONG_TRAINING and not cfg.TRAIN.CHECKPOINT_ACTIVATIONS
-    if not (cfg.MODEL.COMPILE == "always" or (cfg.MODEL.COMPILE == "auto" and auto)):
+    if choice == "auto":
+        choice = "always" if device.type == "cuda" and iterations >= LONG_TRAINING and not recomputing else "never"
+    if choice != "always":
         return network
     logger.info("Compiling the network: the first iterations take longer")
     torch._dynamo.config.suppress_errors = True
