@@ -17,6 +17,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import threading
 import zipfile
 
 import h5py
@@ -383,6 +384,10 @@ WEIGHTS = {
         "train_net_video {job} TRAIN.PARAMS_FILE {weights} RESNETS.WIDTH_PER_GROUP 8",
         "{weights}: res2_0_branch2a_w: expected shape (8, 64, 1, 1, 1), got (4, 64, 1, 1, 1): is this a checkpoint of "
         "another architecture?", {}),
+    "of as many iterations as are wanted": (
+        "train_net_video {job} TRAIN.PARAMS_FILE {weights} SOLVER.MAX_ITER 4",
+        "nothing to train: 4 iterations are done, SOLVER.MAX_ITER is 4 (TRAIN.PARAMS_FILE '{weights}'; "
+        "TRAIN.RESET_START_ITER True takes the weights only)", {}),
     "C2D for I3D": (
         "test_net_video {test} MODEL.VIDEO_ARC_CHOICE 2",
         "{weights}: conv1_w: expected shape (64, 3, 5, 7, 7), got (64, 3, 1, 7, 7): is this a checkpoint of another "
@@ -675,6 +680,8 @@ def test_one_line_and_nothing_else(typed, message, files, run, filled_in, tmp_pa
     assert said(errors) == [f"error: {filled_in(message)}"]
     assert status == 1
     assert contents(tmp_path) == before
+    # A thread that decodes on would hold up the end of the program, and could log after the message.
+    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith(("decoder", "assembler"))]
 
 
 @pytest.mark.parametrize(("typed", "message"), USAGE.values(), ids=USAGE)

@@ -201,7 +201,7 @@ def test_with_nothing_left_to_train_the_newest_checkpoint_is_tested(job, tmp_pat
     status, output, errors = call_tool(train_net_video, *legacy_run.words(
         job.data, tmp_path, SOLVER__MAX_ITER=3, TEST__NUM_TEST_CLIPS=3))
     assert (status, errors) == (0, "")
-    assert "| Train" not in output
+    assert "| Train" not in output and "Nothing to train: 4 iterations are done, SOLVER.MAX_ITER is 3" in output
     assert f"'PARAMS_FILE': '{tmp_path}/checkpoints/c2_model_iter4.pkl'" in output
     assert len(load(tmp_path / "results_probs.pkl")) == 6
     assert len(list((tmp_path / "checkpoints").iterdir())) == 2

@@ -75,6 +75,12 @@ class Training:
             self.model, self.solver.history, cfg.CHECKPOINT.DIR, cfg.CHECKPOINT.RESUME, cfg.TRAIN.PARAMS_FILE,
             cfg.TRAIN.RESET_START_ITER, cfg.TRAIN.RESUME_FROM_BATCH_SIZE, cfg.TRAIN.BATCH_SIZE,
         )
+        if start.iteration >= cfg.SOLVER.MAX_ITER:
+            message = f"{start.iteration} iterations are done, SOLVER.MAX_ITER is {cfg.SOLVER.MAX_ITER}"
+            if not find_checkpoints(cfg.CHECKPOINT.DIR):
+                raise UserError(f"nothing to train: {message} (TRAIN.PARAMS_FILE {cfg.TRAIN.PARAMS_FILE!r}; "
+                                "TRAIN.RESET_START_ITER True takes the weights only)")
+            logger.info("Nothing to train: %s", message)
         self.solver.lr = start.lr
         self.start_iter = self.iterations_done = start.iteration
         # A file of the legacy program says only how many iterations it has done.
@@ -86,14 +92,13 @@ class Training:
         self.unread, self.values = [], None  # results that are still on the device; what was read last
         self.prepare = Preparation(cfg, replicas.device).batch
         self.bad_videos = BadVideos(cfg.DATALOADER.MAX_BAD_IMAGES)
-        self.val_position = state["val_position"]
-        self.train_data = train_loader(cfg, replicas, self.bad_videos, state["train_position"])
-        self.val_data = val_loader(cfg, replicas, self.bad_videos, self.val_position)
+        self.train_position, self.val_position = state["train_position"], state["val_position"]
 
     def run(self):
         """Train up to SOLVER.MAX_ITER. Raises Interrupted when asked to end, with a checkpoint left to go on from."""
-        with self.train_data, self.val_data, self.open_events() as self.events, \
-                Interruption(self.replicas) as self.interruption:
+        with train_loader(self.cfg, self.replicas, self.bad_videos, self.train_position) as self.train_data, \
+                val_loader(self.cfg, self.replicas, self.bad_videos, self.val_position) as self.val_data, \
+                self.open_events() as self.events, Interruption(self.replicas) as self.interruption:
             parallel_model = compiled_for_training(
                 self.replicas.parallel(self.model), self.cfg.MODEL.COMPILE, self.cfg.SOLVER.MAX_ITER,
                 self.cfg.TRAIN.CHECKPOINT_ACTIVATIONS, self.replicas.device)
