@@ -90,9 +90,9 @@ def draw_clip(path, clip, names, attentions, title, style):
     """
     steps = len(attentions[0].weights)
     columns, lines = min(steps, PANELS_PER_LINE), -(-steps // PANELS_PER_LINE)
-    side = 2.3  # inches of a panel
+    side = max(2.3, 5.2 / columns)  # inches of a panel; the line over a row of them takes five
     figure, axes = plt.subplots(len(attentions), 1, squeeze=False, layout="constrained", figsize=(
-        max(side * columns + 1.2, 8), (side * clip.shape[1] / clip.shape[2] * lines + 0.4) * len(attentions) + 0.5))
+        side * columns + 1.2, (side * clip.shape[1] / clip.shape[2] * lines + 0.4) * len(attentions) + 0.5))
     try:
         figure.suptitle(title, fontsize=10)
         for axes_of_one, attention in zip(axes[:, 0], attentions, strict=True):
