@@ -64,7 +64,9 @@ def test_the_last_batch_wraps_and_what_was_seen_is_skipped(caplog):
 def test_more_records_than_clips(caplog):
     caplog.set_level(logging.INFO)
     assert plan([0, 0, 0, 1, 1, 1], 2, 2, 1) == [0, 1, 3]
-    assert [record.getMessage() for record in caplog.records] == ["Video id 0 have been seen. Skip."]
+    assert [record.getMessage() for record in caplog.records] == [
+        "The test data have 6 records; 2 videos (TEST.DATASET_SIZE) of 2 clips (TEST.NUM_TEST_CLIPS) have 4: is this "
+        "the LMDB of another test?", "Video id 0 have been seen. Skip."]
 
 
 def test_fewer_records_than_clips_are_taken_again():

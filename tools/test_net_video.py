@@ -76,12 +76,16 @@ def plan_clips(video_indices, dataset_size, clips_per_video, batch_size):
 
     Returns:
         Ordinals of the records, at most clips_per_video for each video; records of a video that has as many are logged
-        and left out.
+        and left out. Another number of records than that of the clips is logged.
     """
     outside = np.flatnonzero((video_indices < 0) | (video_indices >= dataset_size))
     if len(outside):
         raise UserError(f"test record {outside[0]} (in key order) is of video {video_indices[outside[0]]}, expected "
                         f"0 to {dataset_size - 1}: TEST.DATASET_SIZE is {dataset_size}")
+    if len(video_indices) != dataset_size * clips_per_video:
+        logger.warning("The test data have %d records; %d videos (TEST.DATASET_SIZE) of %d clips (TEST.NUM_TEST_CLIPS) "
+                       "have %d: is this the LMDB of another test?", len(video_indices), dataset_size, clips_per_video,
+                       dataset_size * clips_per_video)
     wanted = math.ceil(dataset_size * clips_per_video / batch_size) * batch_size
     seen = np.zeros(dataset_size, np.int64)
     ordinals = []
