@@ -44,12 +44,22 @@ def test_the_authors_file_for_four_gpus(repo, eight):
 def test_another_batch_by_hand(eight):
     planned = plan_training(eight, num_gpus=1, batch_size=24, dataset_size=50000)
     # A batch of 24/64; and 50000/234643 of the videos.
-    assert planned["SOLVER.BASE_LR"] == 0.00375 and planned["SOLVER.WARMUP.WARMUP_START_LR"] == 0.000375
+    assert planned["SOLVER.BASE_LR"] == 0.00375
     assert planned["SOLVER.MAX_ITER"] == round(400000 * (64 / 24) * (50000 / 234643)) == 227296
     assert sum(planned["SOLVER.STEP_SIZES"]) == 227296
     assert planned["TRAIN.DATASET_SIZE"] == 50000 and planned["TEST.BATCH_SIZE"] == 8
     assert plan_training(eight) == {}
     assert plan_training(eight, dataset_size=1000, epochs=30)["SOLVER.MAX_ITER"] == round(30 * 1000 / 64)
+
+
+def test_a_warm_up_where_there_is_one(repo):
+    cfg = load_config(yaml(repo, "8gpu_c2d_nonlocal_400k"), ["SOLVER.WARMUP.WARMUP_ON", "True"])
+    planned = plan_training(cfg, num_gpus=4)
+    assert planned["SOLVER.WARMUP.WARMUP_START_LR"] == cfg.SOLVER.WARMUP.WARMUP_START_LR / 2
+    assert planned["SOLVER.WARMUP.WARMUP_END_ITER"] == 2 * cfg.SOLVER.WARMUP.WARMUP_END_ITER
+    cfg.SOLVER.WARMUP.WARMUP_ON = False
+    assert planned.keys() - plan_training(cfg, num_gpus=4) == {
+        "SOLVER.WARMUP.WARMUP_START_LR", "SOLVER.WARMUP.WARMUP_END_ITER"}
 
 
 @settings(max_examples=60, deadline=None)

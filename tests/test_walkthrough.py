@@ -36,7 +36,7 @@ def commands(repo):
     text = (repo / "DATASET.md").read_text()
     if TITLE not in text:
         pytest.skip(f"DATASET.md has no section {TITLE!r}")
-    section = re.split(r"^## ", text.split(TITLE)[1], flags=re.MULTILINE)[0]
+    section = re.split(r"^## |^To try it ", text.split(TITLE)[1], flags=re.MULTILINE)[0]
     blocks = re.findall(r"^ *```Shell\n(.*?)^ *```", section, re.MULTILINE | re.DOTALL)
     return [line.strip() for block in blocks for line in block.replace("\\\n", " ").splitlines()]
 

@@ -10,8 +10,7 @@ from itertools import accumulate, pairwise
 from utils.errors import UserError
 
 # Iteration counts that a positive number stands for (CHECKPOINT_PERIOD -1 means something else).
-_PERIODS = ("TRAIN.EVAL_PERIOD", "CHECKPOINT.CHECKPOINT_PERIOD", "SOLVER.WARMUP.WARMUP_END_ITER")
-_RATES = ("SOLVER.BASE_LR", "SOLVER.WARMUP.WARMUP_START_LR")
+_PERIODS = ("TRAIN.EVAL_PERIOD", "CHECKPOINT.CHECKPOINT_PERIOD")
 
 
 def plan_training(cfg, num_gpus=None, batch_size=None, dataset_size=None, epochs=None):
@@ -49,9 +48,13 @@ def plan_training(cfg, num_gpus=None, batch_size=None, dataset_size=None, epochs
         "TEST.BATCH_SIZE": cfg.TEST.BATCH_SIZE // cfg.NUM_GPUS * num_gpus,
         "TRAIN.DATASET_SIZE": dataset_size,
         "SOLVER.MAX_ITER": _scaled(cfg.SOLVER.MAX_ITER, length),
+        "SOLVER.BASE_LR": _scaled_rate(cfg.SOLVER.BASE_LR, rate),
         **_planned_steps(cfg.SOLVER, rate, length),
     }
-    planned |= {key: _scaled_rate(_get(cfg, key), rate) for key in _RATES}
+    warmup = cfg.SOLVER.WARMUP
+    if warmup.WARMUP_ON:
+        planned |= {"SOLVER.WARMUP.WARMUP_START_LR": _scaled_rate(warmup.WARMUP_START_LR, rate),
+                    "SOLVER.WARMUP.WARMUP_END_ITER": _scaled(warmup.WARMUP_END_ITER, length)}
     planned |= {key: _scaled(_get(cfg, key), length) for key in _PERIODS if _get(cfg, key) > 0}
     return {key: value for key, value in planned.items() if value != _get(cfg, key)}
 
