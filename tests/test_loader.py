@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import reference_data
 import torch
+from loader_threads import decoder_threads
 from video_files import make_videos, moving_square, write_list, write_video
 
 from datasets import loader as loader_module
@@ -223,10 +224,6 @@ def test_damage_is_logged_once(tmp_path, caplog):
 
 
 # ------------------------------------------------------------------------------------------- life and death
-
-
-def decoder_threads():
-    return [thread for thread in threading.enumerate() if thread.name.startswith(("decoder", "assembler"))]
 
 
 def open_files():

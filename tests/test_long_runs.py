@@ -15,6 +15,7 @@ import time
 import numpy as np
 import pytest
 import tiny_job
+from loader_threads import wait_for_their_end
 from video_files import make_videos, write_items, write_list, write_video
 
 from datasets import loader as loaders
@@ -317,6 +318,7 @@ def slow_frames(monkeypatch):
     monkeypatch.setattr(video_decoder, "_grabbed", grabbed)
     yield seconds
     ended.set()
+    wait_for_their_end()  # threads that were given up end with the frame that they hung at
 
 
 @pytest.fixture

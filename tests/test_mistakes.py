@@ -17,7 +17,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-import threading
 import zipfile
 
 import h5py
@@ -25,6 +24,7 @@ import legacy_run
 import numpy as np
 import pytest
 import torch
+from loader_threads import decoder_threads
 from video_files import write_items
 
 from utils.caffe2_pickle import dump, load
@@ -681,7 +681,7 @@ def test_one_line_and_nothing_else(typed, message, files, run, filled_in, tmp_pa
     assert status == 1
     assert contents(tmp_path) == before
     # A thread that decodes on would hold up the end of the program, and could log after the message.
-    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith(("decoder", "assembler"))]
+    assert decoder_threads() == []
 
 
 @pytest.mark.parametrize(("typed", "message"), USAGE.values(), ids=USAGE)

@@ -143,18 +143,21 @@ class _Loader:
         """Stop the threads; each ends with the frame that it is at. Raises Hang if one does not, the first time."""
         if self._closed:
             return
-        self._closed = True
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._stop()
         self._watch.wait_until_idle()
         self._pool.shutdown(wait=True)
+
+    def _stop(self):
+        """Begin nothing more; the threads end when they are through with what they are at, if ever."""
+        self._closed = True
+        self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _result(self, task):
         """What a task gives; the loader is closed if it raises."""
         try:
             return self._watch.result(task)
         except Hang:
-            self._closed = True
-            self._pool.shutdown(wait=False, cancel_futures=True)
+            self._stop()
             raise
         except Exception:
             self.close()
@@ -376,7 +379,11 @@ class TestLoader(_Loader):
     def close(self):
         if not self._closed:
             super().close()
-            self._assembler.shutdown(wait=True, cancel_futures=True)
+            self._assembler.shutdown(wait=True)
+
+    def _stop(self):
+        super()._stop()
+        self._assembler.shutdown(wait=False, cancel_futures=True)
 
     def _generate(self, batches):
         decoded = self._decoded()
