@@ -267,17 +267,14 @@ def test_a_device_that_is_lost_while_training(zygote, repo, data, tmp_path):
 
 
 HANGING = """
-import threading
+import itertools, threading
 from datasets import video_decoder
 def grabbed(capture, end, seen, before=video_decoder._grabbed):
     for index in before(capture, end, seen):
-        if threading.current_thread().name.startswith("decoder") and counted() == {number}:
+        if threading.current_thread().name.startswith("decoder") and next(grabs) == {number}:
             threading.Event().wait()  # for ever
         yield index
-total = [0]
-def counted():
-    total[0] += 1
-    return total[0]
+grabs = itertools.count(1)  # no two threads get the same number
 video_decoder._grabbed = grabbed
 """
 
