@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import signal
 import threading
 import time
@@ -13,7 +14,7 @@ import cv2
 import legacy_run
 import numpy as np
 import pytest
-from video_files import make_videos, moving_square, write_items, write_list, write_video
+from video_files import H264, make_videos, moving_square, write_items, write_list, write_video
 
 import check_dataset
 from datasets import dataset_check
@@ -23,7 +24,8 @@ from datasets.frame_counts import FrameCounts, Known
 from datasets.lmdb_writer import test_items as clip_items
 from datasets.lmdb_writer import train_items
 from datasets.records import encode_train, int_proto, path_proto
-from datasets.video_decoder import BadVideo, sample_frames
+from datasets.video_capture import BadVideo
+from datasets.video_decoder import sample_frames
 
 CLASSES = 4
 TRAIN, VAL = 40, 20  # videos: 60 in all
@@ -85,7 +87,7 @@ def test_nothing_is_found_in_clean_data(tmp_path, videos, call_tool, lmdb):
     report = json.loads((tmp_path / "report.json").read_text())
     assert (status, report["clean"], report["findings"]) == (0, True, {}), out
     assert [split["name"] for split in report["splits"]] == ["train", "val", "test after training"]
-    assert report["videos"] == {"distinct": 60, "decoded": 60, "known": 0}
+    assert report["videos"] == {"distinct": 60, "decoded": 60, "known": 0, "skips": 0}
     assert "Nothing wrong found" in out
 
 
@@ -271,12 +273,32 @@ def test_a_second_check_decodes_what_has_changed(tmp_path, call_tool):
     assert status == 0 and "1 decoded now, 3 known before" in out
 
 
+def test_skipping_is_tried_once(tmp_path, call_tool):
+    videos = [*make_videos(tmp_path, 2), Path(shutil.copy(H264, tmp_path)), tmp_path / "bad.mp4"]
+    videos[-1].write_text("no video\n")
+    write_list(tmp_path / "list.txt", videos, [0, 0, 0, 0])
+    check = ["--list", tmp_path / "list.txt", "--json", tmp_path / "report.json"]
+
+    def done(*more):
+        out = call_tool(check_dataset, *check, *more)[1]
+        counted = json.loads((tmp_path / "report.json").read_text())["videos"]
+        assert ("1 of them decode faster" in out) == bool(counted["skips"])
+        return counted["decoded"], counted["known"], counted["skips"]
+
+    assert done() == (4, 0, 0)
+    assert done("--try_skipping") == (3, 1, 1)  # the bad one is not decoded again
+    assert done("--try_skipping") == done() == (0, 4, 1)
+    counts = FrameCounts(tmp_path / "frame_counts.txt")
+    assert [counts.get(str(path), os.stat(path)).skips for path in videos] == [False, False, True, None]
+
+
 @pytest.mark.parametrize(("arguments", "text"), [
     ([], "one of --config_file, --list and --lmdb is needed"),
     (["--list", "l", "MODEL.NUM_CLASSES", "3"], "KEY VALUE options need a --config_file"),
     (["--list", "l", "--lmdb", "m"], "not allowed with argument"),
     (["--list", "l", "--workers", "0"], "invalid positive int value: '0'"),
     (["--lmdb", "/none"], "/none is no LMDB"),
+    (["--list", "l", "--try_skipping"], "--try_skipping decodes, which --no_decode excludes"),
 ])  # fmt: skip
 def test_a_wrong_command_line(call_tool, arguments, text):
     status, _, err = call_tool(check_dataset, "--no_decode", *arguments)

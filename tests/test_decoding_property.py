@@ -13,7 +13,8 @@ from video_files import digest, every_frame, moving_square, write_video
 
 from datasets import transforms
 from datasets.frame_counts import FrameCounts
-from datasets.video_decoder import BadVideo, count_frames, sample_frames
+from datasets.video_capture import BadVideo
+from datasets.video_decoder import count_frames, sample_frames
 
 VIDEOS = [  # frames, height, width, container, codec
     (40, 64, 96, "mp4", "mp4v"),

@@ -143,9 +143,20 @@ def test_processes_share_a_file(repo, tmp_path):
             assert counts.get(f"{n}/{i}", status) == Known(i + 1, None)
 
 
-def test_the_format(tmp_path, status):
+def line(*content):
+    content = json.dumps([frame_counts._DECODER, *content]).encode()
+    return b"\n%08x %s" % (zlib.crc32(content), content)
+
+
+@pytest.mark.parametrize("skips", [None, True, False])
+def test_the_format(tmp_path, status, skips):
     """Files outlive versions of the program: this one's form is fixed."""
-    counts = FrameCounts(tmp_path / "counts.txt")
-    counts.put("a b.mp4", status, Known(280, None))
-    content = json.dumps([frame_counts._DECODER, "a b.mp4", 5, status.st_mtime_ns, 280, None]).encode()
-    assert (tmp_path / "counts.txt").read_bytes() == b"\n%08x %s" % (zlib.crc32(content), content)
+    file, known = tmp_path / "counts.txt", Known(280, None, skips)
+    FrameCounts(file).put("a b.mp4", status, known)
+    assert file.read_bytes() == line("a b.mp4", 5, status.st_mtime_ns, 280, None, skips)
+    assert FrameCounts(file).get("a b.mp4", status) == known
+
+
+def test_a_form_without_skips(tmp_path, status):
+    (tmp_path / "counts.txt").write_bytes(line("a b.mp4", 5, status.st_mtime_ns, 280, "damage"))
+    assert FrameCounts(tmp_path / "counts.txt").get("a b.mp4", status) == Known(280, "damage")

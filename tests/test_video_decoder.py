@@ -12,7 +12,8 @@ from video_files import moving_square, write_video
 
 from datasets import video_decoder
 from datasets.frame_counts import FrameCounts, Known
-from datasets.video_decoder import BadVideo, Stopped, count_frames, sample_frames
+from datasets.video_capture import BadVideo
+from datasets.video_decoder import Stopped, count_frames, sample_frames
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 """Small videos, lists and LMDBs for tests."""
 
 import hashlib
+from pathlib import Path
 
 import cv2
 import lmdb
@@ -48,6 +49,10 @@ def every_frame(path):
             digests.append(digest(frame))
     return digests
 
+
+# 90 frames of moving_square(90, 64, 96, seed=5), by ffmpeg -c:v libx264 -pix_fmt yuv420p -crf 26 -g 40 -bf 3: seven IDR
+# frames, and 24 that no other frame needs. (OpenCV's wheels cannot encode H.264.)
+H264 = Path(__file__).parent / "data/h264.mp4"
 
 SIZES = [(24, 80, 64), (10, 64, 96), (33, 72, 72), (16, 64, 64)]  # frames, height, width
 

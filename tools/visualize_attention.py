@@ -28,7 +28,8 @@ from datasets.data_builder import Preparation, test_loader
 from datasets.frame_counts import FrameCounts
 from datasets.loader import BadVideos
 from datasets.sources import expand_test_videos
-from datasets.video_decoder import BadVideo, sample_frames
+from datasets.video_capture import BadVideo
+from datasets.video_decoder import sample_frames
 from models.attention_maps import affinity, block_input, entropy, key_window, most_selective, nonlocal_blocks
 from models.model_builder_video import create_model
 from models.receptive_field import input_grid

@@ -33,7 +33,7 @@ from datasets.records import (
     parse_train,
 )
 from datasets.sources import Lmdb
-from datasets.video_decoder import BadVideo, regular_file
+from datasets.video_capture import BadVideo, regular_file
 from utils.errors import UserError
 
 # Kinds of findings, in the order of the report.
@@ -366,19 +366,25 @@ def check_files(videos, findings):
     return statuses
 
 
-def decode_new(statuses, counts, workers, time_limit):
+def decode_new(statuses, counts, workers, time_limit, try_skipping=False):
     """Known of every video (path -> os.stat_result); those that counts (FrameCounts) does not know are decoded.
 
+    With try_skipping, so are sound ones of which it does not know whether packets may be left out.
+
     Returns ({path: Known}, number of videos decoded). What follows from a file is remembered in counts, what may come
-    from the machine's state is not. workers, time_limit: as of DecoderProcesses.
+    from the machine's state is not. workers, time_limit, try_skipping: as of DecoderProcesses.
     """
     known = {path: counts.get(path, status) for path, status in statuses.items()}
-    new = [path for path, what in known.items() if what is None]
+
+    def is_new(what):
+        return what is None or try_skipping and what.skips is None and not what.damage
+
+    new = [path for path, what in known.items() if is_new(what)]
     if not new:
         return known, 0
-    with DecoderProcesses(workers, time_limit) as decoders:
+    with DecoderProcesses(workers, time_limit, try_skipping) as decoders:
         for path, outcome in tqdm(decoders.decode(new), "videos", len(new), unit="", smoothing=0.05):
-            known[path] = Known(outcome.count, outcome.damage)
+            known[path] = Known(outcome.count, outcome.damage, outcome.skips)
             if outcome.lasting:
                 counts.put(path, statuses[path], known[path])
     return known, len(new)

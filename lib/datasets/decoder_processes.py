@@ -14,6 +14,7 @@ video takes to decode.
 """
 
 import contextlib
+import ctypes
 import gc
 import json
 import os
@@ -30,7 +31,9 @@ from pathlib import Path
 
 import cv2
 
-from datasets.video_decoder import BadVideo, sample_frames
+from datasets.skip_check import skipping_is_exact
+from datasets.video_capture import BadVideo
+from datasets.video_decoder import sample_frames
 
 _LIB = str(Path(__file__).resolve().parents[1])
 _PROGRAM = """
@@ -39,6 +42,8 @@ sys.path.insert(0, sys.argv[1])
 from datasets.decoder_processes import keep
 keep(sys.argv[2:])
 """
+
+_WARNINGS = "32"  # FFmpeg's AV_LOG_WARNING
 
 _AHEAD = 8  # videos that a worker has been told of: it need not wait for us between two
 _MESSAGE = 1 << 16  # bytes; longer than any path, and than any answer
@@ -66,27 +71,33 @@ class Outcome:
     """What decoding a video to its end gave.
 
     count is F, damage what is wrong with the video or None, as in frame_counts.Known: F is 0 for a bad video, and
-    damage the reason. lasting: whether it follows from the file, and not from the machine's state (time, memory).
+    damage the reason. skips: whether packets may be left out (skip_check.py); None: not tried. lasting: whether it all
+    follows from the file, and not from the machine's state (time, memory).
     """
 
     count: int
     damage: str | None
+    skips: bool | None = None
     lasting: bool = True
 
 
 class DecoderProcesses:
-    """So many workers, each decoding one video at a time, and no video longer than time_limit seconds."""
+    """So many workers, each decoding one video at a time, and no video longer than time_limit seconds.
 
-    def __init__(self, workers, time_limit):
+    try_skipping: whether it is found out, too, of which videos packets may be left out (skip_check.py).
+    """
+
+    def __init__(self, workers, time_limit, try_skipping=False):
         self._time_limit = time_limit
         pairs = [socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(workers)]
         self._sockets = [ours for ours, _ in pairs]
         theirs = [str(their.fileno()) for _, their in pairs]
         # A session of its own: a Ctrl-C of the terminal is for us, and we can end all of it at once.
         self._keepers = subprocess.Popen(
-            [sys.executable, "-c", _PROGRAM, _LIB, str(time_limit), *theirs],
+            [sys.executable, "-c", _PROGRAM, _LIB, str(time_limit), str(int(try_skipping)), *theirs],
             pass_fds=map(int, theirs), stdin=subprocess.DEVNULL, start_new_session=True,
-            env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},  # threads are no good to a process that forks
+            env=os.environ | {"OPENBLAS_NUM_THREADS": "1"}  # threads are no good to a process that forks
+            | ({"OPENCV_FFMPEG_LOGLEVEL": _WARNINGS} if try_skipping else {}),
         )  # fmt: skip
         for _, their in pairs:
             their.close()
@@ -158,8 +169,11 @@ def _messages(ours):
 
 
 def keep(arguments):
-    """The program of the keepers: one for each socket. arguments: seconds a video, the sockets' descriptors (str)."""
-    time_limit, descriptors = float(arguments[0]), list(map(int, arguments[1:]))
+    """The program of the keepers, one for each socket.
+
+    arguments (str): seconds a video, whether to try skipping (0 or 1), the sockets' descriptors.
+    """
+    time_limit, try_skipping, descriptors = float(arguments[0]), bool(int(arguments[1])), list(map(int, arguments[2:]))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     gc.freeze()  # what is here is not to be touched, hence copied, by those who are forked
     for descriptor in descriptors:
@@ -167,7 +181,7 @@ def keep(arguments):
             for other in descriptors:
                 if other != descriptor:
                     os.close(other)
-            _keep(socket.socket(fileno=descriptor), time_limit)
+            _keep(socket.socket(fileno=descriptor), time_limit, try_skipping)
             os._exit(0)
     for descriptor in descriptors:
         os.close(descriptor)
@@ -175,14 +189,14 @@ def keep(arguments):
         os.wait()
 
 
-def _keep(theirs, time_limit):
+def _keep(theirs, time_limit, try_skipping):
     """Let decoding processes answer until there are no more videos, and answer for those that cannot."""
     while True:
         pid = os.fork()
         if not pid:
             status = 1
             try:
-                status = _decode(theirs, time_limit)
+                status = _decode(theirs, time_limit, try_skipping)
             except (BrokenPipeError, ConnectionResetError):  # nobody waits for answers any more
                 status = _DONE
             except BaseException:
@@ -200,16 +214,17 @@ def _keep(theirs, time_limit):
             return
 
 
-def _decode(theirs, time_limit):
+def _decode(theirs, time_limit, try_skipping):
     """Decode and answer until a video is not sound. Returns an exit status.
 
     A task is taken off the socket when it is answered: the first one there is that which the process is at.
     """
+    complaints = _Complaints() if try_skipping else None
     while task := theirs.recv(_MESSAGE, socket.MSG_PEEK):
         number, path = task.split(b" ", 1)
         # Nobody handles the alarm: it ends the process, even inside the decoder.
         signal.setitimer(signal.ITIMER_REAL, time_limit)
-        outcome = decode_video(os.fsdecode(path))
+        outcome = decode_video(os.fsdecode(path), complaints)
         signal.setitimer(signal.ITIMER_REAL, 0)
         theirs.send(json.dumps([int(number), "decoded", *astuple(outcome)]).encode())
         theirs.recv(_MESSAGE)
@@ -218,13 +233,40 @@ def _decode(theirs, time_limit):
     return _DONE
 
 
-def decode_video(path):
-    """The Outcome of decoding a video to its end, in this process."""
+class _Complaints:
+    """What FFmpeg says of the videos that this process decodes. OpenCV prints it, to C's standard output."""
+
+    def __init__(self):
+        self._flush = ctypes.CDLL(None).fflush
+        descriptor = os.memfd_create("complaints")
+        os.dup2(descriptor, 1)
+        os.close(descriptor)
+
+    def come(self):
+        """Whether there were any since the last call."""
+        self._flush(None)
+        size = os.lseek(1, 0, os.SEEK_CUR)
+        os.ftruncate(1, 0)
+        os.lseek(1, 0, os.SEEK_SET)
+        return size > 0
+
+
+def decode_video(path, complaints=None):
+    """The Outcome of decoding a video to its end, in this process.
+
+    With _Complaints, it says whether packets may be left out, too. Not of a video that FFmpeg complains of: how it
+    conceals damage depends on all that it has decoded before.
+    """
+    skips = None
+    if complaints is not None:
+        complaints.come()  # those of the last video's check are not of this one
     try:
         known = sample_frames(path, lambda count: (), lambda places, frame: None, _NothingKnown())
+        if complaints is not None and not known.damage:
+            skips = not complaints.come() and skipping_is_exact(path, known.count)
     except BadVideo as error:
         return Outcome(0, error.reason[:_REASON])
     except (cv2.error, MemoryError) as error:
         text = " ".join(str(error).split()) or "out of memory"
         return Outcome(0, f"the decoder gives up: {text}"[:_REASON], lasting=False)
-    return Outcome(known.count, known.damage)
+    return Outcome(known.count, known.damage, skips)

@@ -21,11 +21,13 @@ class Known:
     """F, the number of a video's frames that decode, and what is damaged (None: nothing seen).
 
     F is 0 for a video that is bad; damage is the reason. The loaders do not remember bad videos, only
-    dataset_check does: it can tell a video that crashes the decoder.
+    dataset_check does: it can tell a video that crashes the decoder. skips: whether packets may be left out
+    (skip_check.py); None: not tried.
     """
 
     count: int
     damage: str | None
+    skips: bool | None = None
 
 
 class FrameCounts:
@@ -68,8 +70,8 @@ class FrameCounts:
         with open(self._open(os.O_RDONLY), "rb") as lines:
             for line in lines:
                 if (entry := _decode(line)) is not None:
-                    path, size, modified, count, damage = entry
-                    self._known[path] = size, modified, Known(count, damage)
+                    path, size, modified, *known = entry
+                    self._known[path] = size, modified, Known(*known)
 
     def _append(self, path, status, known):
         descriptor = self._open(os.O_WRONLY | os.O_APPEND)
@@ -87,14 +89,14 @@ class FrameCounts:
         return descriptor
 
 
-def _encode(path, size, modified, count, damage):
+def _encode(path, size, modified, *known):
     """A line, with its newline in front: so what a process that died left behind spoils no line but its own."""
-    content = json.dumps([_DECODER, path, size, modified, count, damage]).encode()
+    content = json.dumps([_DECODER, path, size, modified, *known]).encode()
     return b"\n%08x %s" % (zlib.crc32(content), content)
 
 
 def _decode(line):
-    """[path, size, modified, count, damage], or None if the line is none of ours."""
+    """[path, size, modified, count, damage, skips], or None if the line is none of ours."""
     checksum, _, content = line.rstrip(b"\n").partition(b" ")
     if not content or checksum != b"%08x" % zlib.crc32(content):
         return None

@@ -18,7 +18,8 @@ import torch
 from datasets import transforms
 from datasets.blocks import Blocks
 from datasets.frame_counts import FrameCounts
-from datasets.video_decoder import BadVideo, sample_frames
+from datasets.video_capture import BadVideo
+from datasets.video_decoder import sample_frames
 from datasets.watch import Watch
 from utils.errors import Hang, UserError
 

@@ -11,49 +11,27 @@ claim was right (it mostly is) that was all; if not, a second pass fetches the r
 remembered (frame_counts.py), and later meetings stop after the last wanted frame.
 
 Seeking to a keyframe would decode less. But where a seek lands depends on timestamps, which some files have
-wrong, and what decodes from there can differ from what decodes from the start.
+wrong, and what decodes from there can differ from what decodes from the start. Where it is Known that a file's
+frames stay the same, packets that the wanted ones do not need are left out instead (h264.py).
 """
 
-import os
-import stat
-import sys
-import threading
 from dataclasses import dataclass
 
 import cv2
 
+from datasets import h264
 from datasets.frame_counts import FrameCounts, Known
-
-# What is wrong with a video is logged once, with its path, by the loader. FFmpeg's and OpenCV's own
-# complaints name no file and come again with every clip.
-os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-cv2.setLogLevel(0)
-
-# Parallelism is one video a thread.
-cv2.setNumThreads(0)
+from datasets.video_capture import BadVideo, open_video, regular_file, retrieve
 
 MAX_FRAMES = 10000
-
-# FFmpeg's frame threads conceal damage differently, depending on their number, which defaults to the
-# machine's cores.
-_OPEN_OPTIONS = [cv2.CAP_PROP_N_THREADS, 1]
-
-# FFmpeg renders text as ANSI art.
-_TEXT = cv2.VideoWriter.fourcc(*"ansi")
 
 # A grab() that fails may be a packet that does not decode: each call goes on to the next packet, and at
 # the end of the file costs under a microsecond. So the end is as many failures in a row as the container
 # has packets left by its claim, and at least this many.
 _MIN_FAILURES = 100
 
-
-class BadVideo(Exception):
-    """A video that gives no frame: path and reason (both str)."""
-
-    def __init__(self, path, reason):
-        super().__init__(f"{path}: {reason}")
-        self.path = path
-        self.reason = reason
+# Where more than one of so many frames is wanted, or is needed by those that are, nearly all have to be decoded.
+_DENSE_WANTED, _DENSE_NEEDED = 0.25, 0.9
 
 
 class Stopped(Exception):
@@ -79,6 +57,8 @@ def sample_frames(path, indices_of, keep, counts, stopped=lambda: False):
     known = counts.get(path, status)
     if known and not known.count:
         raise BadVideo(path, known.damage)
+    if known and known.skips and _read_needed(path, known.count, indices_of, keep, stopped):
+        return known
     if known and _read(path, known.count, indices_of, keep, stopped).wanted_left == 0:
         return known
     # Not met before, or its content has changed behind size and time.
@@ -122,23 +102,51 @@ def _read(path, count, indices_of, keep, stopped):
     With a count (F) it ends after the last wanted frame; else it wants what the claim implies, and reads to
     the end.
     """
-    capture = _open(path)
+    capture = open_video(path)
     try:
         claimed = min(max(int(capture.get(cv2.CAP_PROP_FRAME_COUNT)), 0), MAX_FRAMES)
-        places = {}
-        for place, index in enumerate(indices_of(count or claimed) if count or claimed else ()):
-            places.setdefault(int(index), []).append(place)
+        places = _places(indices_of, count or claimed)
         end = max(places, default=-1) + 1 if count else MAX_FRAMES
         seen = _Pass(claimed)
         for index in _grabbed(capture, end, seen):
             if stopped():
                 raise Stopped
             if index in places:
-                keep(places.pop(index), _retrieve(capture, path, index))
+                keep(places.pop(index), retrieve(capture, path, index))
         seen.wanted_left = len(places)
     finally:
         capture.release()
     return seen
+
+
+def _places(indices_of, count):
+    """{index of a wanted frame: its places in indices_of(count)}; none if there are no frames."""
+    places = {}
+    for place, index in enumerate(indices_of(count) if count else ()):
+        places.setdefault(int(index), []).append(place)
+    return places
+
+
+def _read_needed(path, count, indices_of, keep, stopped):
+    """Read only what the wanted frames need. Returns whether that worked; if not, what was kept does not count."""
+    places = _places(indices_of, count)
+    if not places or len(places) > _DENSE_WANTED * count:
+        return False
+    end = max(places) + 1
+    try:
+        packets = h264.read_packets(path, end + h264.MAX_REORDER)
+        needed = h264.needed_packets(packets, places.keys())
+        if len(needed) > _DENSE_NEEDED * end:
+            return False
+        with h264.opened_needed(packets, needed) as capture:
+            for index in h264.grabbed(capture, needed):
+                if stopped():
+                    raise Stopped
+                if index in places:
+                    keep(places[index], retrieve(capture, path, index))
+    except h264.NotSkippable:
+        return False
+    return True
 
 
 def _grabbed(capture, end, seen):
@@ -154,48 +162,3 @@ def _grabbed(capture, end, seen):
             failures += 1
             if failures >= max(_MIN_FAILURES, seen.claimed - seen.count - seen.skipped):
                 return
-
-
-# A thread's last frame, to be overwritten by its next: the pages of a new array cost more than the conversion.
-_last = threading.local()
-
-
-def _retrieve(capture, path, index):
-    converted, frame = capture.retrieve(getattr(_last, "frame", None))
-    if not converted:
-        raise BadVideo(path, f"frame {index} cannot be converted to RGB")
-    _last.frame = frame
-    return frame
-
-
-def _open(path):
-    # With the folder in front FFmpeg cannot take a name with a colon for a protocol.
-    # Interned, as OpenCV's binding keeps every name that it is given (4.12): one a video, and not one a clip.
-    name = sys.intern(os.path.join(os.getcwd(), path))
-    capture = cv2.VideoCapture(name, cv2.CAP_FFMPEG, _OPEN_OPTIONS)
-    if not capture.isOpened():
-        raise BadVideo(path, "is no video that FFmpeg can read")
-    if int(capture.get(cv2.CAP_PROP_FOURCC)) == _TEXT:
-        raise BadVideo(path, "is a text file")
-    capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 0)
-    return capture
-
-
-def regular_file(path):
-    """os.stat_result of a video's file. Raises BadVideo if it may not be opened: opening a FIFO would wait forever."""
-    try:
-        status = os.stat(path)
-    except (OSError, ValueError) as error:
-        raise BadVideo(path, getattr(error, "strerror", None) or str(error)) from None
-    if not stat.S_ISREG(status.st_mode):
-        raise BadVideo(path, "is a folder" if stat.S_ISDIR(status.st_mode) else "is no regular file")
-    if not os.access(path, os.R_OK):
-        raise BadVideo(path, "Permission denied")
-    if not status.st_size:
-        raise BadVideo(path, "is empty")
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        # OpenCV's Python binding would crash.
-        raise BadVideo(path, "has a name that is not UTF-8") from None
-    return status

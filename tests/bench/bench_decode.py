@@ -4,12 +4,14 @@
 
 Ratios are to reading the whole video in RGB and then indexing, as legacy did. The floor decodes up to the last wanted
 frame and converts nothing. "exact": the frames are, to the byte, those of reading everything. Every way has a process
-of its own. PyAV and decord have rows if they are installed.
+of its own. PyAV and decord have rows if they are installed. "after a check": what this repository does with videos of
+which check_dataset.py --try_skipping has found that packets may be left out.
 """
 
 import importlib.util
+import tempfile
 import zlib
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import cv2
@@ -17,7 +19,9 @@ import numpy as np
 from common import Worker, geometric_mean, measure, parser, print_conditions, print_table, videos_in
 
 from datasets import transforms
-from datasets.frame_counts import FrameCounts
+from datasets.decoder_processes import DecoderProcesses
+from datasets.frame_counts import FrameCounts, Known
+from datasets.video_capture import regular_file
 from datasets.video_decoder import sample_frames
 
 LENGTH, RATE = 8, 8
@@ -25,6 +29,7 @@ DRAWS = 4  # starts
 LONG = 60  # frames of the videos that count for the mean
 
 BASE, OURS, FLOOR = "read everything, then index", "this repository, frames in RGB", "floor"
+CHECKED = "this repository, after a check"
 CUT = "this repository, scaled and cut"
 
 
@@ -67,6 +72,19 @@ def sampled(path, indices, counts, memory):
     return memory[path]
 
 
+def check(videos, counts):
+    """Let counts (FrameCounts) know what check_dataset.py --try_skipping finds; names of videos that it helps."""
+    helped = []
+    with DecoderProcesses(1, 600, try_skipping=True) as decoders:
+        for path, outcome in decoders.decode(videos):
+            counts.put(path, regular_file(path), Known(outcome.count, outcome.damage, outcome.skips))
+            helped += [Path(path).name] if outcome.skips else []
+    return helped
+
+
+counts_in = cache(FrameCounts)
+
+
 def cut_clip(path, indices_of, counts, clip, scale=256):
     """As the loader does it: scaled and cut into the batch's memory."""
 
@@ -106,12 +124,18 @@ def checksums(way, path, indices):
 
 def main():
     arguments = parser(__doc__).parse_args()
+    with tempfile.NamedTemporaryFile() as file:
+        compare(arguments, file.name)
+
+
+def compare(arguments, counts_file):
     known, memory, clip = FrameCounts(), {}, np.empty((LENGTH, 224, 224, 3), np.uint8)
     ways = {
         BASE: read_everything,
         "the same, only wanted ones to RGB": partial(read_everything, convert_all=False),
         OURS: lambda path, indices: sampled(path, indices, known, memory),
         "this repository, first meeting": lambda path, indices: sampled(path, indices, FrameCounts(), memory),
+        CHECKED: lambda path, indices: sampled(path, indices, counts_in(counts_file), memory),
         CUT: lambda path, indices: cut_clip(path, lambda n: indices, known, clip),
         FLOOR: grab_only,
     }
@@ -125,6 +149,8 @@ def main():
 
     print_conditions()
     with videos_in(arguments.videos) as videos:
+        helped = check(videos, FrameCounts(counts_file))
+        print(f"Videos of which packets may be left out: {', '.join(sorted(helped)) or 'none'}")
         times, exact = {}, dict.fromkeys(checkers, 0)
         for path, count in videos.items():
             # The same random starts for all, spread evenly.

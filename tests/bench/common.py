@@ -19,7 +19,8 @@ sys.path[:0] = [str(REPO / "lib"), str(REPO / "tests")]
 
 from video_files import write_video  # noqa: E402
 
-from datasets.video_decoder import BadVideo, count_frames  # noqa: E402
+from datasets.video_capture import BadVideo  # noqa: E402
+from datasets.video_decoder import count_frames  # noqa: E402
 
 # Frames, height, width, container, codec.
 MADE = [

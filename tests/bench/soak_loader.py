@@ -20,12 +20,13 @@ from pathlib import Path
 
 import numpy as np
 from common import panorama, print_conditions, print_table
-from video_files import write_video
+from video_files import H264, write_video
 
-from datasets.frame_counts import FrameCounts
+from datasets.frame_counts import FrameCounts, Known
 from datasets.loader import BadVideos, TestClips, TestLoader, TrainClips, TrainLoader, group_by_video
 from datasets.sources import open_test_source, open_train_source
-from datasets.video_decoder import BadVideo, count_frames
+from datasets.video_capture import BadVideo, regular_file
+from datasets.video_decoder import count_frames
 
 MEMORY_GROWTH = 16  # MB, from the mean of one half of the time after the first minute to that of the other
 CLIPS = TrainClips(length=4, rate=3, crop=64, jitter_scales=(64, 96))
@@ -43,6 +44,7 @@ def make_videos(folder):
     content = bytearray((folder / "good0.avi").read_bytes())
     for at in range(5000, len(content), 3000):
         content[at : at + 40] = b"x" * 40
+    shutil.copy(H264, folder / "skipped.mp4")
     (folder / "damaged.avi").write_bytes(content)
     (folder / "text.avi").write_text("no video\n" * 1000)
     (folder / "empty.avi").touch()
@@ -73,6 +75,9 @@ class Soak:
         self.good = [readable(path) for path in videos]
         self.bad = {str(path) for path, good in zip(videos, self.good, strict=True) if not good}
         self.counts_file = folder / "frame_counts.txt"
+        # Of this one, packets are left out.
+        skipped = str(folder / "skipped.mp4")
+        FrameCounts(self.counts_file).put(skipped, regular_file(skipped), Known(90, None, skips=True))
         for split in ("train", "test"):
             (folder / f"{split}.txt").write_text("".join(f"{path} {i}\n" for i, path in enumerate(videos)))
         self.train = open_train_source(folder, "train", 2, True)
