@@ -30,7 +30,7 @@ MAX_FRAMES = 10000
 # has packets left by its claim, and at least this many.
 _MIN_FAILURES = 100
 
-# Where more than one of so many frames is wanted, or is needed by those that are, nearly all have to be decoded.
+# Parts of the frames up to the last wanted one. Where more are wanted, or needed, to leave out the others does not pay.
 _DENSE_WANTED, _DENSE_NEEDED = 0.25, 0.9
 
 
@@ -130,9 +130,9 @@ def _places(indices_of, count):
 def _read_needed(path, count, indices_of, keep, stopped):
     """Read only what the wanted frames need. Returns whether that worked; if not, what was kept does not count."""
     places = _places(indices_of, count)
-    if not places or len(places) > _DENSE_WANTED * count:
+    end = max(places, default=-1) + 1
+    if len(places) >= _DENSE_WANTED * end:
         return False
-    end = max(places) + 1
     try:
         packets = h264.read_packets(path, end + h264.MAX_REORDER)
         needed = h264.needed_packets(packets, places.keys())
