@@ -21,6 +21,7 @@ from datasets.frame_counts import FrameCounts, Known
 from datasets.loader import BadVideos, TrainClips, TrainLoader
 from datasets.skip_check import skipping_is_exact
 from datasets.sources import open_train_source
+from datasets.transforms import clip_indices
 from datasets.video_capture import BadVideo, regular_file
 from datasets.video_decoder import Stopped, sample_frames
 
@@ -333,3 +334,21 @@ def test_a_complaint_is_of_one_video(tmp_path):
     with DecoderProcesses(1, 60, try_skipping=True) as decoders:
         found = [outcome.skips for _, outcome in decoders.decode(paths)]
     assert found == [True, False, True, False, False, True]
+
+
+def test_real_videos(shared):
+    """A bounded number of clips of each of which packets may be left out."""
+    rng, helped = np.random.default_rng(0), []
+    paths = [str(path) for path in sorted((shared / "videos").iterdir())]
+    with DecoderProcesses(2, 60, try_skipping=True) as decoders:
+        outcomes = dict(decoders.decode(paths))
+    for path in paths:
+        outcome = outcomes[path]
+        if not outcome.skips or outcome.count < 60:
+            continue
+        helped.append(path)
+        expected, counts = every_frame(path), knowing(path, outcome.count)
+        for length, rate in ((8, 8), (32, 6), (5, 1 + outcome.count // 4)):
+            indices = clip_indices(int(rng.random() * outcome.count), length, rate, outcome.count).tolist()
+            assert clip(path, indices, counts) == [expected[index] for index in indices]
+    assert helped
