@@ -1,4 +1,8 @@
 import gc
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 import torch
@@ -43,4 +47,28 @@ def test_shapes_change():
         tensor = blocks.tensor(shape)
         assert tensor.shape == shape and tensor.dtype == torch.uint8 and tensor.is_contiguous()
         del tensor
-    assert [block.size for block in blocks._free] == [100]
+    assert [use.block.size for use in blocks._ended] == [100] and len(blocks._uses) == 1
+
+
+PROGRAM = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from datasets.blocks import Blocks
+blocks = Blocks()
+print("running", flush=True)
+while True:
+    blocks.tensor((4, 4))
+"""
+
+
+def test_no_interrupt_is_lost(repo):
+    """Python drops an exception that is raised while something is collected."""
+    for attempt in range(10):
+        process = subprocess.Popen([sys.executable, "-c", PROGRAM, repo / "lib"], stdout=-1, stderr=-1, text=True)
+        try:
+            assert process.stdout.readline() == "running\n"
+            time.sleep(attempt / 200)
+            process.send_signal(signal.SIGINT)
+            assert "KeyboardInterrupt" in process.communicate(timeout=20)[1]
+        finally:
+            process.kill()

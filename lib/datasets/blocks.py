@@ -7,6 +7,12 @@ import numpy as np
 import torch
 
 
+class _Use(weakref.ref):
+    """Of an array, which lies in a block."""
+
+    __slots__ = ("block",)
+
+
 class Blocks:
     """Memory for uint8 tensors; may be used from many threads.
 
@@ -14,19 +20,27 @@ class Blocks:
     """
 
     def __init__(self):
-        self._free = []
+        self._uses = {}  # a reference that is not held itself calls nobody
+        self._ended = []
 
     def tensor(self, shape):
         """A tensor of this shape, not filled. Its memory is free again when nobody holds it or a part of it."""
         size = math.prod(shape)
-        try:
-            block = self._free.pop()
-        except IndexError:
-            block = None
+        block = self._free_block()
         if block is None or block.size < size:
             # NumPy's and not PyTorch's: it asks for huge pages.
             block = np.empty(size, np.uint8)
         array = block[:size].reshape(shape)
         # The tensor and its parts hold this array (parts of an array would hold the block behind it).
-        weakref.finalize(array, self._free.append, block).atexit = False
+        # What is called at its end is no Python code (as weakref.finalize is): a Ctrl-C in there would be lost.
+        use = _Use(array, self._ended.append)
+        use.block = block
+        self._uses[id(use)] = use
         return torch.from_numpy(array)
+
+    def _free_block(self):
+        try:
+            use = self._ended.pop()
+        except IndexError:
+            return None
+        return self._uses.pop(id(use)).block
