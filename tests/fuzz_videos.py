@@ -141,7 +141,7 @@ class Videos(Area):
             return []
         counts = FrameCounts()
         counts.put(path, regular_file(path), Known(outcome.count, None, skips=True))
-        clips = [range(start, outcome.count, 4)[: outcome.count // 4] for start in range(outcome.count)]
+        clips = [range(start, outcome.count, 6) for start in range(outcome.count)]  # sparse enough to be read so
         return [(clip, sampled(path, lambda count, clip=clip: clip, counts)) for clip in clips]
 
     def check(self, case, result):
