@@ -20,12 +20,15 @@ import torch
 from torch import nn
 
 REPO = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(REPO / "lib"), str(REPO / "tests")]
+sys.path[:0] = [str(REPO / folder) for folder in ("lib", "tests/helpers", "tests/fuzz")]
 
 import reference_data  # noqa: E402
 import reference_recipe as recipe  # noqa: E402
 
 from core.config import load_config  # noqa: E402
+from engine.launcher import launch  # noqa: E402
+from engine.replicas import forward_backward  # noqa: E402
+from engine.solver import Solver  # noqa: E402
 from models.complexity import count_operations  # noqa: E402
 from models.inference import for_inference  # noqa: E402
 from models.model_builder_video import create_model  # noqa: E402
@@ -34,10 +37,7 @@ from utils.bn_helper import compute_precise_bn  # noqa: E402
 from utils.checkpoints import model_blobs  # noqa: E402
 from utils.errors import UserError  # noqa: E402
 from utils.files import atomic_write  # noqa: E402
-from utils.launcher import launch  # noqa: E402
 from utils.lr_policy import get_lr_at_iter  # noqa: E402
-from utils.replicas import forward_backward  # noqa: E402
-from utils.solver import Solver  # noqa: E402
 
 SOFTMAX_BAR, PRED_BAR, MOMENTUM_BAR, OPTIMISED_BAR = 5e-6, 1e-5, 1e-2, 1e-5
 

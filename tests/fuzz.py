@@ -16,7 +16,7 @@ import warnings
 from pathlib import Path
 
 REPO = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(REPO / "lib"), str(REPO / "tests")]
+sys.path[:0] = [str(REPO / folder) for folder in ("lib", "tests/helpers", "tests/fuzz")]
 
 import fuzzing  # noqa: E402
 from fuzz_lists import Lists  # noqa: E402

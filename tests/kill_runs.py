@@ -21,14 +21,14 @@ from pathlib import Path
 import numpy as np
 
 REPO = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(REPO / "lib"), str(REPO / "tests")]
+sys.path[:0] = [str(REPO / folder) for folder in ("lib", "tests/helpers", "tests/fuzz")]
 
 import tiny_job  # noqa: E402
 from video_files import moving_square, read_items, write_video  # noqa: E402
 from zygote import Zygote  # noqa: E402
 
+from formats.caffe2_pickle import dump, load  # noqa: E402
 from utils import cli  # noqa: E402
-from utils.caffe2_pickle import dump, load  # noqa: E402
 
 
 class Job:

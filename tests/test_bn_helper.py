@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
+from engine.replicas import Replicas
 from utils.bn_helper import BatchStatistics, batch_norms, compute_precise_bn, running_statistics_frozen
 from utils.errors import UserError
-from utils.replicas import Replicas
 
 NUMBERS = Path(__file__).parent / "data/reference/precisebn_i3d_nlnet_8x8.json"
 

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from utils.caffe2_pickle import PickleError, dump, load
+from formats.caffe2_pickle import PickleError, dump, load
 from utils.errors import UserError
 
 PICKLES = Path(__file__).parent / "data" / "pickles"
@@ -443,7 +443,7 @@ def test_foreign_globals_are_refused_by_name(tmp_path, monkeypatch, module, name
 def test_reading_imports_nothing(tmp_path):
     (tmp_path / "trap.py").write_text("raise SystemExit('imported')")
     program = (
-        "import sys; from utils.caffe2_pickle import load, PickleError\n"
+        "import sys; from formats.caffe2_pickle import load, PickleError\n"
         "try: load('file.pkl')\nexcept PickleError as error: print(error)"
     )
     write(tmp_path, b"ctrap\nanything\n.")

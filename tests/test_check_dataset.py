@@ -17,15 +17,15 @@ import pytest
 from video_files import H264, make_videos, moving_square, write_items, write_list, write_video
 
 import check_dataset
-from datasets import dataset_check
-from datasets.dataset_check import Findings, Split, TestPlan, scan_split
-from datasets.decoder_processes import DecoderProcesses
-from datasets.frame_counts import FrameCounts, Known
-from datasets.lmdb_writer import test_items as clip_items
-from datasets.lmdb_writer import train_items
-from datasets.records import encode_train, int_proto, path_proto
-from datasets.video_capture import BadVideo
-from datasets.video_decoder import sample_frames
+from data import dataset_check
+from data.dataset_check import Findings, Split, TestPlan, scan_split
+from data.lmdb_writer import clip_items as clip_items
+from data.lmdb_writer import train_items
+from data.records import encode_train, int_proto, path_proto
+from video.capture import BadVideo
+from video.decoder import sample_frames
+from video.decoder_processes import DecoderProcesses
+from video.video_facts import VideoFacts, VideoFactsCache
 
 CLASSES = 4
 TRAIN, VAL = 40, 20  # videos: 60 in all
@@ -288,7 +288,7 @@ def test_skipping_is_tried_once(tmp_path, call_tool):
     assert done() == (4, 0, 0)
     assert done("--try_skipping") == (3, 1, 1)  # the bad one is not decoded again
     assert done("--try_skipping") == done() == (0, 4, 1)
-    counts = FrameCounts(tmp_path / "frame_counts.txt")
+    counts = VideoFactsCache(tmp_path / "frame_counts.txt")
     assert [counts.get(str(path), os.stat(path)).skips for path in videos] == [False, False, True, None]
 
 
@@ -469,8 +469,8 @@ def test_no_process_is_left(videos):
 def test_a_video_that_is_remembered_as_bad_is_not_touched(tmp_path):
     """A training that shares the file must not run into a crash that the check has survived."""
     (video,) = make_videos(tmp_path, 1)
-    counts = FrameCounts(tmp_path / "frame_counts.txt")
-    counts.put(str(video), os.stat(video), Known(0, "crashes the decoder (SIGSEGV)"))
-    counts = FrameCounts(tmp_path / "frame_counts.txt")
+    counts = VideoFactsCache(tmp_path / "frame_counts.txt")
+    counts.put(str(video), os.stat(video), VideoFacts(0, "crashes the decoder (SIGSEGV)"))
+    counts = VideoFactsCache(tmp_path / "frame_counts.txt")
     with pytest.raises(BadVideo, match="crashes the decoder"):
         sample_frames(str(video), lambda count: (0,), lambda places, frame: pytest.fail("it was decoded"), counts)

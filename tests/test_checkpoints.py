@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from utils.caffe2_pickle import PickleError, dump, load
+from formats.caffe2_pickle import PickleError, dump, load
 from utils.checkpoints import (
-    Start,
+    StartPoint,
     blob_name,
     checkpoint_path,
     find_checkpoints,
@@ -428,7 +428,7 @@ def test_the_newest_checkpoint_is_resumed_with_its_history(tmp_path):
     momentum = momentum_of(model)
     # RESET_START_ITER and RESUME_FROM_BATCH_SIZE belong to TRAIN.PARAMS_FILE: a resumed run just goes on.
     found = start(model, tmp_path, momentum, params_file="/missing.pkl", reset=True, resume_from=64)
-    assert found == Start(10, 0.5, {"at": 10}, checkpoint_path(tmp_path, 10))
+    assert found == StartPoint(10, 0.5, {"at": 10}, checkpoint_path(tmp_path, 10))
     assert_same(arrays(model), arrays(saved))
     assert_same(momentum, momentum_of(saved, 2))
 
@@ -436,7 +436,7 @@ def test_the_newest_checkpoint_is_resumed_with_its_history(tmp_path):
 def test_a_checkpoint_of_the_legacy_program_has_no_state(tmp_path):
     model = tiny()
     save_checkpoint(checkpoint_path(tmp_path, 4), model, momentum_of(model), 0.5, 4)
-    assert start(tiny(1), tmp_path) == Start(4, 0.5, None, checkpoint_path(tmp_path, 4))
+    assert start(tiny(1), tmp_path) == StartPoint(4, 0.5, None, checkpoint_path(tmp_path, 4))
 
 
 @pytest.mark.parametrize(
@@ -454,7 +454,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, caplog, dam
     newest = checkpoint_path(tmp_path, 10)
     newest.write_bytes(damage(newest.read_bytes()))
     model = tiny()
-    assert start(model, tmp_path) == Start(9, 0.5, {"at": 9}, checkpoint_path(tmp_path, 9))
+    assert start(model, tmp_path) == StartPoint(9, 0.5, {"at": 9}, checkpoint_path(tmp_path, 9))
     assert_same(arrays(model), arrays(saved))
     (line,) = (message for message in caplog.messages if message.startswith("Damaged checkpoint"))
     assert str(newest) in line
@@ -465,7 +465,7 @@ def test_nothing_but_damaged_checkpoints_is_an_error(tmp_path):
     checkpoint_path(tmp_path, 9).write_bytes(b"")
     with pytest.raises(UserError, match="no checkpoint can be read .*c2_model_iter9.pkl.*RESUME False"):
         start(tiny(), tmp_path, params_file="/missing.pkl")
-    assert start(tiny(), tmp_path, resume=False) == Start()
+    assert start(tiny(), tmp_path, resume=False) == StartPoint()
 
 
 def test_a_checkpoint_that_may_not_be_read_is_not_taken_for_damaged(tmp_path, monkeypatch):
@@ -512,14 +512,14 @@ def test_weights_to_start_from(tmp_path, options, iteration):
     save_checkpoint(tmp_path / "weights.pkl", source, momentum_of(source, 3), 0.5, 30, {"at": 30})
     momentum = momentum_of(model)
     found = start(model, tmp_path, momentum, params_file=str(tmp_path / "weights.pkl"), **options)
-    assert found == Start(iteration, 0.5, None, tmp_path / "weights.pkl")
+    assert found == StartPoint(iteration, 0.5, None, tmp_path / "weights.pkl")
     assert_same(arrays(model), arrays(source))
     assert not any(history.any() for history in momentum.values())
 
 
 def test_a_converted_file_starts_at_0(tmp_path):
     path = write(tmp_path, {"conv1_w": np.zeros((4, 3, 1, 7, 7), "f4"), "lr": 0.01})
-    assert start(tiny(), tmp_path, params_file=str(path)) == Start(0, 0.01, None, path)
+    assert start(tiny(), tmp_path, params_file=str(path)) == StartPoint(0, 0.01, None, path)
 
 
 def test_weights_without_lr_start_only_from_0(tmp_path):
@@ -533,7 +533,7 @@ def test_from_scratch(tmp_path, caplog):
     caplog.set_level(logging.INFO)
     model = tiny()
     before = arrays(model)
-    assert start(model, tmp_path) == Start(iteration=0, lr=None, state=None, path=None)
+    assert start(model, tmp_path) == StartPoint(iteration=0, lr=None, state=None, path=None)
     assert caplog.messages == ["No checkpoint found; training from scratch..."]
     assert_same(arrays(model), before)
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import reference_data
 
-from utils.caffe2_pickle import dump, load
+from formats.caffe2_pickle import dump, load
 
 PARAMETERS = ["conv1_w", "res_conv1_bn_s", "res_conv1_bn_b", "nonlocal_conv3_1_bn_s", "nonlocal_conv3_1_bn_b"]
 

@@ -4,9 +4,10 @@ import torch
 from video_files import make_videos, write_list
 
 from core.config import load_config
-from datasets import data_builder, video_decoder
-from datasets.loader import BadVideos, group_by_video
-from utils.replicas import Replicas
+from data import data_builder
+from data.loader import BadVideos, group_by_video
+from engine.replicas import Replicas
+from video import decoder
 
 MEAN, STD = 114.75, 57.375
 
@@ -38,9 +39,9 @@ def test_frame_counts_outlive_a_run_and_change_nothing(cfg, tmp_path, monkeypatc
 
     # Another process: it has the file only, and no need to read a video to its end.
     data_builder._frame_counts.cache_clear()
-    whole, read = [], video_decoder._read
+    whole, read = [], decoder._read
     monkeypatch.setattr(
-        video_decoder, "_read", lambda path, count, *rest: whole.append(count) or read(path, count, *rest)
+        decoder, "_read", lambda path, count, *rest: whole.append(count) or read(path, count, *rest)
     )
     assert torch.equal(batches(cfg), clips)
     assert None not in whole
@@ -66,7 +67,7 @@ def test_all_loaders_share_the_counts(cfg, tmp_path):
 
 def test_preparation(cfg):
     clips = torch.arange(256, dtype=torch.uint8).repeat(6).reshape(1, 2, 16, 16, 3)
-    prepared = data_builder.Preparation(cfg, torch.device("cpu")).clips(clips)
+    prepared = data_builder.Preprocessor(cfg, torch.device("cpu")).clips(clips)
     expected = (clips.double() - MEAN) / STD
     assert prepared.dtype == torch.float32 and prepared.shape == (1, 3, 2, 16, 16)
     assert (prepared.permute(0, 2, 3, 4, 1) - expected).abs().max() <= 2.4e-7
@@ -76,12 +77,12 @@ def test_preparation(cfg):
 def test_batches_for_a_gpu_are_page_locked(cfg):
     device = torch.device("cuda")
     expected = batches(cfg)
-    prepare = data_builder.Preparation(cfg, device)
+    prepare = data_builder.Preprocessor(cfg, device)
     with data_builder.train_loader(cfg, Replicas(2, device=device), BadVideos()) as loader:
         for i in range(3):
             batch = next(loader)
             assert all(clips.is_pinned() and labels.is_pinned() for clips, labels in batch)
             for (clips, labels), whole in zip(prepare.batch(batch), expected[2 * i : 2 * i + 2], strict=True):
                 assert clips.device.type == labels.device.type == "cuda"
-                here = data_builder.Preparation(cfg, torch.device("cpu")).clips(whole)
+                here = data_builder.Preprocessor(cfg, torch.device("cpu")).clips(whole)
                 assert (clips.cpu() - here).abs().max() <= 2.4e-7

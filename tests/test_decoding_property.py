@@ -11,10 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from video_files import digest, every_frame, moving_square, write_video
 
-from datasets import transforms
-from datasets.frame_counts import FrameCounts
-from datasets.video_capture import BadVideo
-from datasets.video_decoder import count_frames, sample_frames
+from data import transforms
+from video.capture import BadVideo
+from video.decoder import count_frames, sample_frames
+from video.video_facts import VideoFactsCache
 
 VIDEOS = [  # frames, height, width, container, codec
     (40, 64, 96, "mp4", "mp4v"),
@@ -37,7 +37,7 @@ def made(tmp_path_factory):
 
 
 every_frame_once = cache(every_frame)
-COUNTS = FrameCounts()
+COUNTS = VideoFactsCache()
 
 
 def assert_clip(path, expected, start, length, rate, counts):
@@ -67,7 +67,7 @@ clips = {
 @given(which=st.integers(0, len(VIDEOS) - 1), **clips)
 def test_made_videos(made, which, start, length, rate, known):
     path = made[which]
-    assert_clip(path, every_frame_once(path), start, length, rate, COUNTS if known else FrameCounts())
+    assert_clip(path, every_frame_once(path), start, length, rate, COUNTS if known else VideoFactsCache())
 
 
 def damage(content, draw):
@@ -94,7 +94,7 @@ def test_damaged_videos(made, tmp_path, which, data, start, length, rate, known)
         with pytest.raises(BadVideo):
             count_frames(str(path))
         return
-    counts = FrameCounts()
+    counts = VideoFactsCache()
     try:
         for _ in range(1 + known):
             assert_clip(str(path), expected, start, length, rate, counts)
@@ -126,6 +126,6 @@ def test_real_videos(shared):
         expected = every_frame(path)
         if not expected:
             continue
-        counts = FrameCounts()
+        counts = VideoFactsCache()
         for length, rate in ((8, 8), (32, 2), (5, 1 + len(expected) // 4)):
             assert_clip(path, expected, rng.random(), length, rate, counts)

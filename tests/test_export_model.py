@@ -12,9 +12,9 @@ import torch
 
 import export_model
 from core.config import load_config
+from formats.caffe2_pickle import dump, load
 from models import export
 from models.model_builder_video import create_model
-from utils.caffe2_pickle import dump, load
 from utils.checkpoints import model_blobs
 
 YAML = "DBG_kinetics_resnet_8gpu_c2d_nonlocal_400k.yaml"

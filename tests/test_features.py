@@ -19,9 +19,9 @@ from zygote import Zygote
 
 import extract_features
 from core.config import load_config
+from formats.caffe2_pickle import load
 from models.features import blob_places, blob_shapes, blob_values, check_blob_names
 from models.model_builder_video import create_model
-from utils.caffe2_pickle import load
 from utils.checkpoints import load_blobs
 from utils.errors import UserError
 

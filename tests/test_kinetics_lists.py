@@ -11,7 +11,7 @@ import time
 import numpy as np
 import pytest
 
-from datasets.class_ids import read_class_ids
+from data.class_ids import read_class_ids
 from utils.errors import UserError
 from utils.files import atomic_write
 

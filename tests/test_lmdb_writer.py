@@ -6,9 +6,9 @@ import pytest
 import reference_data
 from video_files import read_items, write_list
 
-from datasets.lmdb_writer import test_items as clip_items
-from datasets.lmdb_writer import train_items, write_lmdb
-from datasets.records import parse_test, parse_train
+from data.lmdb_writer import clip_items as clip_items
+from data.lmdb_writer import train_items, write_lmdb
+from data.records import parse_test, parse_train
 from utils.errors import UserError
 
 
@@ -32,7 +32,7 @@ def test_test_lmdb(tmp_path, positions, clips):
 
 
 def test_more_records_than_a_commit(tmp_path, monkeypatch):
-    monkeypatch.setattr("datasets.lmdb_writer._BATCH", 7)
+    monkeypatch.setattr("data.lmdb_writer._BATCH", 7)
     listed = write_list(tmp_path / "l.txt", [f"v{i}.mp4" for i in range(25)], range(25))
     write_lmdb(tmp_path / "a", listed, train_items, sorted_keys=True)
     assert len(read_items(tmp_path / "a")) == 25
@@ -62,7 +62,7 @@ def interrupted(entries):
     ],
 )
 def test_a_run_that_fails_leaves_nothing(tmp_path, monkeypatch, text, items_of, error):
-    monkeypatch.setattr("datasets.lmdb_writer._BATCH", 1)
+    monkeypatch.setattr("data.lmdb_writer._BATCH", 1)
     listed = tmp_path / "l.txt"
     listed.write_text(text)
     with pytest.raises(error):

@@ -16,13 +16,13 @@ import torch
 from loader_threads import decoder_threads
 from video_files import make_videos, moving_square, write_list, write_video
 
-from datasets import loader as loader_module
-from datasets import transforms
-from datasets.frame_counts import FrameCounts
-from datasets.loader import BadVideos, TestClips, TestLoader, TrainClips, TrainLoader, group_by_video
-from datasets.sources import open_test_source, open_train_source
-from datasets.video_decoder import sample_frames
+from data import loader as loader_module
+from data import transforms
+from data.loader import BadVideos, TestClips, TestLoader, TrainClips, TrainLoader, group_by_video
+from data.sources import open_test_source, open_train_source
 from utils.errors import UserError
+from video.decoder import sample_frames
+from video.video_facts import VideoFactsCache
 
 CLIPS = TrainClips(length=4, rate=3, crop=32, jitter_scales=(32, 48))
 TEST_CLIPS = TestClips(length=4, rate=3, crop=32, scale=40, temporal_positions=3)
@@ -102,18 +102,18 @@ def test_clips_are_what_was_drawn(source):
 
 def every_frame(path):
     frames = []
-    sample_frames(str(path), range, lambda places, frame: frames.append(frame[..., ::-1].copy()), FrameCounts())
+    sample_frames(str(path), range, lambda places, frame: frames.append(frame[..., ::-1].copy()), VideoFactsCache())
     return frames
 
 
 def test_the_number_of_workers_does_not_show(source):
     expected = take(train_loader(source, workers=1), 6)
     assert_same(take(train_loader(source, workers=4), 6), expected)
-    assert_same(take(train_loader(source, workers=7, counts=FrameCounts()), 6), expected)
+    assert_same(take(train_loader(source, workers=7, counts=VideoFactsCache()), 6), expected)
 
 
 def test_what_was_met_before_does_not_show(source):
-    counts = FrameCounts()
+    counts = VideoFactsCache()
     first = take(train_loader(source, counts=counts), 6)
     assert_same(take(train_loader(source, counts=counts), 6), first)
 
@@ -283,8 +283,8 @@ PROGRAM = """
 import sys
 sys.path.insert(0, "{lib}")
 import numpy as np
-from datasets.loader import *
-from datasets.sources import *
+from data.loader import *
+from data.sources import *
 if sys.argv[1] == "train":
     source = open_train_source("{folder}", "train", 3, True)
     loader = TrainLoader(source, TrainClips(4, 3, 32, (32, 48)), 4, 1, [0], 3, "train", 8, 2, BadVideos())
@@ -369,7 +369,7 @@ def expected_clip(source, ordinal):
     """A clip by decoding everything and indexing."""
     record = source.record(ordinal)
     frames = every_frame(record.path)
-    start = transforms.test_start(len(frames), 3, record.temporal_index)
+    start = transforms.uniform_start(len(frames), 3, record.temporal_index)
     height, width = transforms.scaled_size(*frames[0].shape[:2], 40)
     row, column = transforms.crop_offsets(height, width, 32, record.spatial_index)
     clip = [cv2.resize(frames[(start + 3 * i) % len(frames)], (width, height)) for i in range(4)]

@@ -1,9 +1,8 @@
-"""utils.log_parser against real lines of the Caffe2 program and the formats that every line has."""
+"""reports.log_parser against real lines of the Caffe2 program and the formats that every line has."""
 
 import pytest
 
-from utils.errors import UserError
-from utils.log_parser import (
+from reports.log_parser import (
     BestLine,
     BestNWayLine,
     ClipsLine,
@@ -14,6 +13,7 @@ from utils.log_parser import (
     parse_log,
     read_log,
 )
+from utils.errors import UserError
 
 # The formats that the training tool prints, with numbers of every width.
 TRAIN = ("| Train ETA: {} LR: {:.8f}  Iters [{}/{}] [{:.2f}ep]  Time {:0.3f}  Loss {:7.4f}  "

@@ -18,14 +18,14 @@ import tiny_job
 from loader_threads import wait_for_their_end
 from video_files import make_videos, write_items, write_list, write_video
 
-from datasets import loader as loaders
-from datasets import video_decoder
-from datasets.lmdb_writer import train_items
-from datasets.loader import BadVideos, TrainClips, TrainLoader
-from datasets.sources import open_train_source
-from utils.caffe2_pickle import load
+from data import loader as loaders
+from data.lmdb_writer import train_items
+from data.loader import BadVideos, TrainClips, TrainLoader
+from data.sources import open_train_source
+from engine.launcher import launch
+from formats.caffe2_pickle import load
 from utils.errors import Hang, UserError
-from utils.launcher import launch
+from video import decoder
 
 
 def errors_in(log):
@@ -173,7 +173,7 @@ def test_a_full_disk_while_data_are_prepared(script, words, repo, tmp_path):
         assert re.search("cannot be written: .*(No space left on device|is the disk full)|OpenCV cannot write", line)
         # Nothing is left but what is whole.
         for path in folder.rglob("*.*"):
-            assert path.name.startswith("scene_") and video_decoder.count_frames(str(path)) >= 24, path
+            assert path.name.startswith("scene_") and decoder.count_frames(str(path)) >= 24, path
 
 
 # ------------------------------------------------------------------------------------------------ an LMDB that changes
@@ -268,14 +268,14 @@ def test_a_device_that_is_lost_while_training(zygote, repo, data, tmp_path):
 
 HANGING = """
 import itertools, threading
-from datasets import video_decoder
-def grabbed(capture, end, seen, before=video_decoder._grabbed):
+from video import decoder
+def grabbed(capture, end, seen, before=decoder._grabbed):
     for index in before(capture, end, seen):
         if threading.current_thread().name.startswith("decoder") and next(grabs) == {number}:
             threading.Event().wait()  # for ever
         yield index
 grabs = itertools.count(1)  # no two threads get the same number
-video_decoder._grabbed = grabbed
+decoder._grabbed = grabbed
 """
 
 
@@ -307,12 +307,12 @@ def slow_frames(monkeypatch):
     """Every frame takes as long as this list's only number says, or until the test ends."""
     seconds, ended = [0], threading.Event()
 
-    def grabbed(capture, end, seen, before=video_decoder._grabbed):
+    def grabbed(capture, end, seen, before=decoder._grabbed):
         for index in before(capture, end, seen):
             ended.wait(seconds[0])
             yield index
 
-    monkeypatch.setattr(video_decoder, "_grabbed", grabbed)
+    monkeypatch.setattr(decoder, "_grabbed", grabbed)
     yield seconds
     ended.set()
     wait_for_their_end()  # threads that were given up end with the frame that they hung at
@@ -360,7 +360,7 @@ def test_a_hanging_decoder_does_not_keep_a_loader_from_being_closed(slow_frames,
 
 
 def test_a_test_that_hangs(slow_frames, tmp_path):
-    from datasets.sources import open_test_source
+    from data.sources import open_test_source
 
     write_video(tmp_path / "v.mp4", np.zeros((12, 64, 64, 3), np.uint8))
     write_list(tmp_path / "test.txt", [tmp_path / "v.mp4"], [0])

@@ -27,7 +27,7 @@ import torch
 from loader_threads import decoder_threads
 from video_files import write_items
 
-from utils.caffe2_pickle import dump, load
+from formats.caffe2_pickle import dump, load
 
 REPO = legacy_run.REPO
 TOOLS = {path.stem: path for path in [*REPO.glob("tools/*.py"), *REPO.glob("process_data/*/*.py")]}
@@ -712,7 +712,7 @@ def test_a_gpu_beyond_the_last(run, monkeypatch):
 
 
 def test_a_mistake_of_the_programs_own_keeps_its_traceback(run, monkeypatch):
-    monkeypatch.setattr("utils.solver.Solver.from_config", lambda model, cfg: 1 / 0)
+    monkeypatch.setattr("engine.solver.Solver.from_config", lambda model, cfg: 1 / 0)
     status, _, errors = run("train_net_video {job}")
     assert status == 1
     assert errors.startswith("Traceback (most recent call last):\n") and errors.endswith("ZeroDivisionError: division "

@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from core.config import load_config
+from engine.replicas import Replicas
 from models import model_builder_video
 from models.complexity import count_operations
 from models.inference import for_inference
@@ -21,7 +22,6 @@ from models.nonlocal_helper import AFFINITIES, NonLocalBlock
 from models.resnet_helper import FrozenAffine
 from utils.checkpoints import model_blobs
 from utils.errors import UserError
-from utils.replicas import Replicas
 
 NUMBERS = Path(__file__).parent / "data/reference"
 FORWARD = json.loads((NUMBERS / "forward.json").read_text())

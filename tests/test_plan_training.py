@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 import plan_training as tool
 from core.config import load_config
+from engine.training_plan import plan_training
 from utils.errors import UserError
 from utils.lr_policy import get_lr_at_iter
-from utils.training_plan import plan_training
 
 
 def yaml(repo, name):

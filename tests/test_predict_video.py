@@ -11,9 +11,9 @@ import pytest
 import predict_video
 import test_net_video
 from core.config import load_config
-from datasets.class_ids import read_class_names
+from data.class_ids import read_class_names
+from formats.caffe2_pickle import dump, load
 from predict_video import find_videos, parse_views, prediction_config, ranking, split_words
-from utils.caffe2_pickle import dump, load
 from utils.errors import UserError
 
 

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 import tiny_job
 
-from utils.caffe2_pickle import load
-from utils.interruption import EXIT_INTERRUPTED
+from engine.interruption import EXIT_INTERRUPTED
+from formats.caffe2_pickle import load
 
 # More kills by hand: NLNET_KILLS=20 pytest tests/test_processes.py
 KILLS = int(os.environ.get("NLNET_KILLS", "5"))

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datasets.records import (
+from data.records import (
     RecordError,
     TestRecord,
     TrainRecord,

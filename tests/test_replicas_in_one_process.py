@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from utils.replicas import Replicas, forward_backward
+from engine.replicas import Replicas, forward_backward
 
 LABELS = torch.tensor([0, 2])
 

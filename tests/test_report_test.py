@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 import report_test
-from datasets.class_ids import read_class_names
-from utils.class_report import count_by_class
+from data.class_ids import read_class_names
+from reports.class_report import count_by_class
+from reports.video_scores import read_results, write_results
 from utils.errors import UserError
-from utils.video_scores import read_results, write_results
 from utils.visualize import plot_confusion
 
 DATA = Path(__file__).parent / "data"

@@ -15,24 +15,24 @@ from hypothesis import strategies as st
 from loader_threads import decoder_threads
 from video_files import H264, digest, every_frame, moving_square, write_list, write_video
 
-from datasets import h264, skip_check, video_decoder
-from datasets.decoder_processes import DecoderProcesses, Outcome, decode_video
-from datasets.frame_counts import FrameCounts, Known
-from datasets.loader import BadVideos, TrainClips, TrainLoader
-from datasets.skip_check import skipping_is_exact
-from datasets.sources import open_train_source
-from datasets.transforms import clip_indices
-from datasets.video_capture import BadVideo, regular_file
-from datasets.video_decoder import Stopped, sample_frames
+from data.loader import BadVideos, TrainClips, TrainLoader
+from data.sources import open_train_source
+from data.transforms import clip_indices
+from video import decoder, h264, skip_check
+from video.capture import BadVideo, regular_file
+from video.decoder import Stopped, sample_frames
+from video.decoder_processes import DecoderProcesses, Outcome, decode_video
+from video.skip_check import skipping_is_exact
+from video.video_facts import VideoFacts, VideoFactsCache
 
 PATH, COUNT = str(H264), 90
 FRAMES = every_frame(PATH)
 
 
 def knowing(path, count=COUNT):
-    """FrameCounts that know a file as one of which packets may be left out."""
-    counts = FrameCounts()
-    counts.put(str(path), regular_file(str(path)), Known(count, None, skips=True))
+    """VideoFactsCache that know a file as one of which packets may be left out."""
+    counts = VideoFactsCache()
+    counts.put(str(path), regular_file(str(path)), VideoFacts(count, None, skips=True))
     return counts
 
 
@@ -52,12 +52,12 @@ def grabs(monkeypatch):
     """Indices that were decoded in the usual way: none where packets are left out."""
     indices = []
 
-    def grabbed(capture, end, seen, before=video_decoder._grabbed):
+    def grabbed(capture, end, seen, before=decoder._grabbed):
         for index in before(capture, end, seen):
             indices.append(index)
             yield index
 
-    monkeypatch.setattr(video_decoder, "_grabbed", grabbed)
+    monkeypatch.setattr(decoder, "_grabbed", grabbed)
     return indices
 
 
@@ -98,8 +98,8 @@ def test_dense_clips_are_read_as_ever(indices, grabs):
 
 
 def test_nothing_is_left_out_unless_it_is_known_that_it_may(grabs):
-    for known in (Known(COUNT, None), Known(COUNT, None, skips=False)):
-        counts = FrameCounts()
+    for known in (VideoFacts(COUNT, None), VideoFacts(COUNT, None, skips=False)):
+        counts = VideoFactsCache()
         counts.put(PATH, regular_file(PATH), known)
         grabs.clear()
         clip(PATH, [50, 58], counts)
@@ -149,7 +149,7 @@ def test_a_loader_gives_the_same_clips(tmp_path, decoded):
                          purpose="train", num_classes=1, workers=2, bad_videos=BadVideos(), counts=counts) as loader:
             return [next(loader)[0][0].numpy().copy() for _ in range(4)]
 
-    expected = batches(FrameCounts())
+    expected = batches(VideoFactsCache())
     assert not decoded
     for batch, other in zip(batches(knowing(H264)), expected, strict=True):
         assert np.array_equal(batch, other)

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from core.config import load_config
+from engine.solver import Solver
 from utils.lr_policy import get_lr_at_iter
-from utils.solver import Solver
 
 
 def network():

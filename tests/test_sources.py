@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 from video_files import read_items, write_items, write_list
 
-from datasets.lists import read_list
-from datasets.lmdb_writer import test_items as clip_items
-from datasets.lmdb_writer import train_items
-from datasets.records import TestRecord, TrainRecord, encode_train, int_proto, path_proto
-from datasets.sources import open_test_source, open_train_source
+from data.lists import read_list
+from data.lmdb_writer import clip_items as clip_items
+from data.lmdb_writer import train_items
+from data.records import TestRecord, TrainRecord, encode_train, int_proto, path_proto
+from data.sources import open_test_source, open_train_source
 from utils.errors import UserError
 
 ENTRIES = [(b"a.mp4", [3]), (b"b c.mp4", [1, 2]), (b"a.mp4", [0])]

@@ -12,13 +12,13 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from datasets.frame_counts import FrameCounts, Known
-from datasets.lmdb_writer import train_items, write_lmdb
-from utils.caffe2_pickle import dump
-from utils.log_parser import read_log
-from utils.rows_file import RowsFile
-from utils.video_scores import write_results
+from data.lmdb_writer import train_items, write_lmdb
+from formats.caffe2_pickle import dump
+from formats.result_file import ResultFile
+from reports.log_parser import read_log
+from reports.video_scores import write_results
 from utils.visualize import plot_logs
+from video.video_facts import VideoFacts, VideoFactsCache
 
 REPO = legacy_run.REPO
 FOLDERS = [REPO / name for name in ("lib", "tools", "process_data", "scripts")]
@@ -183,9 +183,9 @@ def test_files_have_the_mode_that_the_umask_leaves(umask, tmp_path, job):
     try:
         dump({"conv1_w": np.zeros(3, "f4")}, out / "c2_model_iter1.pkl")
         write_lmdb(out / "lmdb", tmp_path / "list.txt", train_items, True)
-        RowsFile(out / "results_scores.h5", "scores", {}, 2, {"scores": (3,)}, {}).close()
+        ResultFile(out / "results_scores.h5", "scores", {}, 2, {"scores": (3,)}, {}).close()
         write_results(out / "results_probs.pkl", np.array([0]), np.zeros((1, 2), "f4"))
-        FrameCounts(out / "frame_counts.txt").put(str(video), os.stat(video), Known(3, None))
+        VideoFactsCache(out / "frame_counts.txt").put(str(video), os.stat(video), VideoFacts(3, None))
         plot_logs({"log": read_log(tmp_path / "log.txt")}, out / "curves.png")
     finally:
         os.umask(before)

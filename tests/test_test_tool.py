@@ -16,9 +16,9 @@ from video_files import moving_square, write_list, write_video
 import test_net_video
 import train_net_video
 from core.config import load_config
+from formats.caffe2_pickle import dump, load
 from models.inference import load_model
 from test_net_video import derive_test_config, plan_clips
-from utils.caffe2_pickle import dump, load
 from utils.errors import UserError
 
 # --------------------------------------------------------------------------------------------------- kind of test

@@ -8,11 +8,11 @@ from test_inference import filled
 from test_models import clips
 from torch.nn import functional as F
 
+from engine.replicas import Replicas, forward_backward
 from models.compilation import compiled_for_training
 from models.nonlocal_helper import NonLocalBlock
+from models.precision import autocast, set_precision
 from models.resnet_helper import TemporalConv
-from utils.precision import autocast, set_precision
-from utils.replicas import Replicas, forward_backward
 
 
 def plain_block(block, x):

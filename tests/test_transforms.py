@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from datasets import transforms
+from data import transforms
 from utils.errors import UserError
 
 # Indices, sizes and offsets of 120 test clips, from a transcription of the Caffe2 video input (test clips: 10
@@ -18,7 +18,7 @@ with open(Path(__file__).parent / "data" / "test_clips.csv") as file:
 def test_the_120_test_clips():
     assert len(CLIPS) == 120
     for clip in CLIPS:
-        start = transforms.test_start(clip["frames"], 10, clip["temporal"])
+        start = transforms.uniform_start(clip["frames"], 10, clip["temporal"])
         assert start == clip["start"]
         indices = transforms.clip_indices(start, clip["length"], clip["rate"], clip["frames"])
         assert len(indices) == clip["length"] and indices[-1] == clip["last_index"]
@@ -30,10 +30,10 @@ def test_the_120_test_clips():
 
 
 def test_start_is_rounded_to_float32_twice():
-    assert transforms.test_start(14, 10, 5) == 7  # float64 would say 6
-    assert transforms.test_start(300, 10, 9) == 270
-    assert transforms.test_start(1, 10, 9) == 0
-    assert transforms.test_start(5, 10, 12) == 1  # more temporal indices than clips: round again
+    assert transforms.uniform_start(14, 10, 5) == 7  # float64 would say 6
+    assert transforms.uniform_start(300, 10, 9) == 270
+    assert transforms.uniform_start(1, 10, 9) == 0
+    assert transforms.uniform_start(5, 10, 12) == 1  # more temporal indices than clips: round again
 
 
 def test_sizes_are_rounded_to_float32():

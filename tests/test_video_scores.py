@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import reference_data
 
-from utils import video_scores
-from utils.caffe2_pickle import load
-from utils.video_scores import score_videos, write_results
+from formats.caffe2_pickle import load
+from reports import video_scores
+from reports.video_scores import score_videos, write_results
 
 DATA = Path(__file__).parent / "data"
 

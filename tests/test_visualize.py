@@ -7,8 +7,8 @@ import cv2
 import numpy as np
 import pytest
 
+from reports.log_parser import Log, TrainLine
 from utils.errors import UserError
-from utils.log_parser import Log, TrainLine
 from utils.visualize import log_names, plot_logs, smooth
 
 

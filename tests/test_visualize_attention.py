@@ -9,12 +9,12 @@ from video_files import moving_square, write_video
 
 import visualize_attention
 from core.config import load_config
+from formats.caffe2_pickle import dump
 from models.attention_maps import affinity, entropy, key_window, most_selective, nonlocal_blocks
 from models.model_builder_video import create_model
 from models.nonlocal_helper import FRAMES_PER_GROUP, NonLocalBlock
 from models.receptive_field import Grid, input_grid
-from utils.attention_pictures import GAP, Attention, draw_clip, write_movie
-from utils.caffe2_pickle import dump
+from reports.attention_pictures import GAP, Attention, draw_clip, write_movie
 from utils.checkpoints import load_blobs, model_blobs
 
 # --------------------------------------------------------------------------------------------------- the affinity
@@ -200,7 +200,7 @@ def clip():
 
 def test_arrows_lead_from_the_point_to_the_positions(attention, clip, tmp_path, monkeypatch):
     figures = []
-    monkeypatch.setattr("utils.attention_pictures.plt.close", figures.append)
+    monkeypatch.setattr("reports.attention_pictures.plt.close", figures.append)
     draw_clip(tmp_path / "a.png", clip, [f"frame {8 * i}" for i in range(6)], [attention], "title", "arrows")
     axes = figures[0].axes[0]
     arrows = {(text.xy, text.xyann) for text in axes.texts if hasattr(text, "arrow_patch") and text.arrow_patch}

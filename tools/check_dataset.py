@@ -22,7 +22,7 @@ import sys
 from pathlib import Path
 
 from core.config import load_config
-from datasets.dataset_check import (
+from data.dataset_check import (
     Findings,
     Split,
     TestPlan,
@@ -38,8 +38,8 @@ from datasets.dataset_check import (
     place_name,
     scan_split,
 )
-from datasets.frame_counts import FrameCounts
-from datasets.sources import locate
+from video.video_facts import VideoFactsCache
+from data.sources import locate
 from utils import cli
 from utils.errors import UserError
 from utils.files import atomic_write, make_folder
@@ -82,8 +82,8 @@ def test_plans(cfg, findings, wanted):
     A configuration says nothing of the latter unless it sets options of a test; then only if it is wanted.
     """
     # Here, for they bring PyTorch, which takes longer to load than small data to check.
-    from datasets.data_builder import temporal_positions
-    from datasets.loader import TestClips
+    from data.data_builder import temporal_positions
+    from data.loader import TestClips
     from test_net_video import derive_test_config
 
     configurations = {}
@@ -136,7 +136,7 @@ def check(args, cfg, findings):
     statuses = check_files(videos, findings)
     known, decoded = {}, 0
     if statuses and not args.no_decode:
-        counts = FrameCounts(memory_file(args, cfg))
+        counts = VideoFactsCache(memory_file(args, cfg))
         time_limit = args.time_limit * (1 + SKIP_CHECK if args.try_skipping else 1)
         known, decoded = decode_new(statuses, counts, args.workers, time_limit, args.try_skipping)
     check_videos(videos, known, clip_frames(cfg), findings)

@@ -29,12 +29,12 @@ from models import export
 from models.model_builder_video import create_model
 from test_net_video import derive_test_config
 from utils import cli
-from utils.caffe2_pickle import dump
+from formats.caffe2_pickle import dump
 from utils.checkpoints import initialize_params_from_file, load_blobs, model_blobs
 from utils.errors import UserError
 from utils.files import atomic_write, make_folder, temporary_beside
-from utils.rows_file import file_digest
-from utils.state_dict_file import blob_names, load_state_dict, write_state_dict
+from formats.result_file import file_digest
+from formats.state_dict_file import blob_names, load_state_dict, write_state_dict
 
 BAR = 1e-5
 NOT_WEIGHTS = ("lr", "model_iter", "epoch")

@@ -22,9 +22,9 @@ import numpy as np
 import torch
 
 from core.config import load_config, log_options_without_effect, print_cfg
-from datasets.data_builder import temporal_positions, test_crop
-from datasets.lists import read_list
-from datasets.sources import expand_test_videos
+from data.data_builder import temporal_positions, crop_of_test
+from data.lists import read_list
+from data.sources import expand_test_videos
 from models.features import blob_shapes, blob_values, check_blob_names
 from models.model_builder_video import create_model
 from test_net_video import derive_test_config, describe_protocol, identity, score_clips
@@ -32,15 +32,15 @@ from utils import cli
 from utils.checkpoints import initialize_params_from_file
 from utils.errors import UserError
 from utils.files import make_folder
-from utils.interruption import EXIT_INTERRUPTED, Interrupted, Interruption
-from utils.launcher import launch
-from utils.rows_file import SCORED, UNREADABLE, RowsFile
+from engine.interruption import EXIT_INTERRUPTED, Interrupted, Interruption
+from engine.launcher import launch
+from formats.result_file import SCORED, UNREADABLE, ResultFile
 
 logger = logging.getLogger(__name__)
 
 
 class VideoMeans:
-    """A RowsFile with a row for each video, to be written clip by clip: a row is the mean over the video's clips."""
+    """A ResultFile with a row for each video, to be written clip by clip: a row is the mean over the video's clips."""
 
     def __init__(self, file, video_indices):
         self._file, self._videos = file, video_indices
@@ -54,7 +54,7 @@ class VideoMeans:
         return self._file.status[self._videos]
 
     def write(self, clips, values, status):
-        """As RowsFile.write; a video's row is written with its last clip."""
+        """As ResultFile.write; a video's row is written with its last clip."""
         if values is None:
             self._file.write(np.unique(self._videos[clips]), None, status)
             return
@@ -67,7 +67,7 @@ class VideoMeans:
 
 
 def open_features(args, cfg, source, shapes, videos):
-    """The RowsFile of the features, and what score_clips is to write to."""
+    """The ResultFile of the features, and what score_clips is to write to."""
     computed_from = identity(cfg, source) | {"blobs": " ".join(args.blob), "pool": str(args.pool),
                                              "rows": "videos" if args.average else "clips"}
     attributes = {
@@ -75,7 +75,7 @@ def open_features(args, cfg, source, shapes, videos):
         "protocol": describe_protocol(cfg),
         "clips_over_time": temporal_positions(cfg),
         "crops": cfg.TEST.NUM_TEST_CLIPS // temporal_positions(cfg),
-        "crop_size": test_crop(cfg) or "whole frames",
+        "crop_size": crop_of_test(cfg) or "whole frames",
         "short_side": cfg.TEST.SCALE,
         "frames": cfg.TRAIN.VIDEO_LENGTH,
         "stride": cfg.TRAIN.SAMPLE_RATE,
@@ -88,7 +88,7 @@ def open_features(args, cfg, source, shapes, videos):
         if source.spatial_indices is not None:
             constants["spatial_indices"] = source.spatial_indices
     make_folder(Path(args.output).parent)
-    file = RowsFile(args.output, "features", computed_from, len(videos) if args.average else len(source), shapes,
+    file = ResultFile(args.output, "features", computed_from, len(videos) if args.average else len(source), shapes,
                     constants, attributes)
     return file, VideoMeans(file, source.video_indices) if args.average else file
 

@@ -14,9 +14,9 @@ import shlex
 
 import _init_paths  # noqa: F401
 from core.config import load_config
+from engine.training_plan import plan_training
 from utils import cli
 from utils.lr_policy import get_lr_at_iter
-from utils.training_plan import plan_training
 
 
 def main():

@@ -7,9 +7,9 @@
 import argparse
 
 import _init_paths  # noqa: F401
+from reports.log_parser import read_log
 from utils.cli import run
 from utils.errors import UserError
-from utils.log_parser import read_log
 from utils.visualize import log_names, plot_logs
 
 

@@ -26,18 +26,18 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from core.config import load_config
-from datasets.class_ids import read_class_names
-from datasets.data_builder import Preparation, temporal_positions, test_loader
-from datasets.frame_counts import FrameCounts
-from datasets.loader import BadVideos, group_by_video
-from datasets.sources import expand_test_videos
+from data.class_ids import read_class_names
+from data.data_builder import Preprocessor, temporal_positions, test_loader
+from video.video_facts import VideoFactsCache
+from data.loader import BadVideos, group_by_video
+from data.sources import expand_test_videos
 from models.inference import load_model
 from test_net_video import derive_test_config
 from utils import cli
 from utils.checkpoints import load_blobs
 from utils.errors import UserError
 from utils.files import atomic_write
-from utils.launcher import launch
+from engine.launcher import launch
 
 logger = logging.getLogger(__name__)
 
@@ -135,8 +135,8 @@ def predict_videos(model, cfg, replicas, videos, bad_videos):
     at_once = cfg.TEST.BATCH_SIZE
     passes = [part for video in group_by_video(source.path_ids, np.arange(len(source)))
               for part in np.split(video, range(at_once, views, at_once))]
-    prepare = Preparation(cfg, replicas.device)
-    with test_loader(cfg, replicas, source, passes, bad_videos, counts=FrameCounts()) as loader:
+    prepare = Preprocessor(cfg, replicas.device)
+    with test_loader(cfg, replicas, source, passes, bad_videos, counts=VideoFactsCache()) as loader:
         for video in videos:
             scores = [model(prepare.clips(clips)).float().cpu().numpy()
                       for clips, good in (next(loader) for _ in range(0, views, at_once)) if len(good)]

@@ -14,13 +14,13 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets.class_ids import read_class_names
-from datasets.lists import read_list
+from data.class_ids import read_class_names
+from data.lists import read_list
 from utils import cli
-from utils.class_report import count_by_class, write_class_table
+from reports.class_report import count_by_class, write_class_table
 from utils.errors import UserError
 from utils.files import make_folder
-from utils.video_scores import read_results, score_videos
+from reports.video_scores import read_results, score_videos
 from utils.visualize import plot_confusion
 
 

@@ -19,25 +19,25 @@ import numpy as np
 import torch
 
 from core.config import load_config, log_options_without_effect, print_cfg
-from datasets.data_builder import (
-    Preparation,
+from data.data_builder import (
+    Preprocessor,
     read_ground_truth,
     temporal_positions,
-    test_crop,
+    crop_of_test,
     test_loader,
     test_source,
 )
-from datasets.loader import BadVideos, group_by_video
+from data.loader import BadVideos, group_by_video
 from models.inference import load_model
 from utils import cli
 from utils.errors import UserError
 from utils.files import make_writable_folder
-from utils.interruption import EXIT_INTERRUPTED, Interrupted, Interruption
-from utils.launcher import launch
+from engine.interruption import EXIT_INTERRUPTED, Interrupted, Interruption
+from engine.launcher import launch
 from utils.misc import eta
-from utils.rows_file import SCORED, TODO, UNREADABLE, RowsFile, file_digest, value_digest
+from formats.result_file import SCORED, TODO, UNREADABLE, ResultFile, file_digest, value_digest
 from utils.timer import Timer
-from utils.video_scores import score_videos, write_results
+from reports.video_scores import score_videos, write_results
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ def derive_test_config(cfg):
 
 def describe_protocol(cfg):
     """What is scored of each video, in words, from a configuration of derive_test_config."""
-    crop, scale = test_crop(cfg), cfg.TEST.SCALE
+    crop, scale = crop_of_test(cfg), cfg.TEST.SCALE
     kind = ("1 crop", "3 crops", "6 crops (3 of them mirrored)")[cfg.TEST.USE_MULTI_CROP]
     space = f"whole frames of short side {scale}" if crop is None else f"{kind} of {crop} x {crop}, short side {scale}"
     return (f"{temporal_positions(cfg)} clips of {cfg.TRAIN.VIDEO_LENGTH} frames with stride {cfg.TRAIN.SAMPLE_RATE} "
@@ -125,7 +125,7 @@ def test_net(cfg, replicas):
         if replicas.is_root:
             make_writable_folder(folder)
             computed_from = identity(cfg, source)
-            scores_file = stack.enter_context(RowsFile(
+            scores_file = stack.enter_context(ResultFile(
                 folder / "results_scores.h5", "scores of a test", computed_from, len(source),
                 {"scores": (cfg.MODEL.NUM_CLASSES,)}, {"video_indices": source.video_indices}, replace_finished=True))
         try:
@@ -149,7 +149,7 @@ def test_net(cfg, replicas):
 def identity(cfg, source):
     """What scores depend on: those of another file must not be mixed in."""
     options = {name: cfg[name] for name in ("MODEL", "NONLOCAL", "RESNETS")}
-    options["TRAIN"] = [cfg.TRAIN.VIDEO_LENGTH, cfg.TRAIN.SAMPLE_RATE, test_crop(cfg)]
+    options["TRAIN"] = [cfg.TRAIN.VIDEO_LENGTH, cfg.TRAIN.SAMPLE_RATE, crop_of_test(cfg)]
     options["TEST"] = [cfg.TEST.SCALE, cfg.TEST.OUTPUT_NAME, cfg.TEST.USE_MULTI_CROP, cfg.TEST.NUM_TEST_CLIPS]
     options["clips per pass"] = cfg.TEST.BATCH_SIZE // cfg.NUM_GPUS
     positions = [source.path_ids, source.video_indices, source.temporal_indices]
@@ -161,7 +161,7 @@ def identity(cfg, source):
 
 @torch.inference_mode()
 def score_clips(model, cfg, source, ordinals, replicas, scores_file, interruption):
-    """Score the given records into the root's RowsFile, each video by one process, but for those that are there.
+    """Score the given records into the root's ResultFile, each video by one process, but for those that are there.
 
     Which clips share a forward pass depends on their video alone, so that a test that was ended and started again,
     or spread over other devices, computes the same.
@@ -177,7 +177,7 @@ def score_clips(model, cfg, source, ordinals, replicas, scores_file, interruptio
 
     at_once = len(replicas.local)
     rounds = max(math.ceil(len(passes_left(rank)) / at_once) for rank in range(replicas.processes))
-    prepare, timer, bad_videos = Preparation(cfg, replicas.device), Timer(), BadVideos()
+    prepare, timer, bad_videos = Preprocessor(cfg, replicas.device), Timer(), BadVideos()
     videos_seen = np.zeros(cfg.TEST.DATASET_SIZE, bool)
     videos_seen[source.video_indices[status == SCORED]] = True
     planned_here = passes_left(replicas.rank)

@@ -17,8 +17,8 @@ from pathlib import Path
 import torch
 
 from core.config import load_config, log_options_without_effect, print_cfg
-from datasets.data_builder import Preparation, train_loader, val_loader, warn_of_missing_test_data
-from datasets.loader import BadVideos
+from data.data_builder import Preprocessor, train_loader, val_loader, warn_of_missing_test_data
+from data.loader import BadVideos
 from models.compilation import compiled_for_training
 from models.complexity import count_operations
 from models.inference import for_inference
@@ -34,10 +34,10 @@ from utils.checkpoints import (
     save_checkpoint,
 )
 from utils.errors import UserError
-from utils.events import Events
+from engine.tensorboard_events import Events
 from utils.files import make_writable_folder
-from utils.interruption import EXIT_INTERRUPTED, Interrupted, Interruption
-from utils.launcher import launch
+from engine.interruption import EXIT_INTERRUPTED, Interrupted, Interruption
+from engine.launcher import launch
 from utils.lr_policy import get_lr_at_iter
 from utils.metrics import (
     Averages,
@@ -50,9 +50,9 @@ from utils.metrics import (
     topk_errors,
 )
 from utils.misc import used_memory
-from utils.precision import autocast
-from utils.replicas import forward_backward
-from utils.solver import Solver
+from models.precision import autocast
+from engine.replicas import forward_backward
+from engine.solver import Solver
 from utils.timer import Timer
 
 logger = logging.getLogger(__name__)
@@ -90,7 +90,7 @@ class Training:
         self.precise_bn_iter = start.iteration - 1 if state["precise_bn"] else None
         self.averages, self.best, self.timer = Averages(**state["averages"]), BestErrors(), Timer()
         self.unread, self.values = [], None  # results that are still on the device; what was read last
-        self.prepare = Preparation(cfg, replicas.device).batch
+        self.prepare = Preprocessor(cfg, replicas.device).batch
         self.bad_videos = BadVideos(cfg.DATALOADER.MAX_BAD_IMAGES)
         self.train_position, self.val_position = state["train_position"], state["val_position"]
 

@@ -23,22 +23,22 @@ import numpy as np
 import torch
 
 from core.config import load_config
-from datasets import transforms
-from datasets.data_builder import Preparation, test_loader
-from datasets.frame_counts import FrameCounts
-from datasets.loader import BadVideos
-from datasets.sources import expand_test_videos
-from datasets.video_capture import BadVideo
-from datasets.video_decoder import sample_frames
+from data import transforms
+from data.data_builder import Preprocessor, test_loader
+from video.video_facts import VideoFactsCache
+from data.loader import BadVideos
+from data.sources import expand_test_videos
+from video.capture import BadVideo
+from video.decoder import sample_frames
 from models.attention_maps import affinity, block_input, entropy, key_window, most_selective, nonlocal_blocks
 from models.model_builder_video import create_model
 from models.receptive_field import input_grid
 from utils import cli
-from utils.attention_pictures import STYLES, Attention, draw_clip, write_movie
+from reports.attention_pictures import STYLES, Attention, draw_clip, write_movie
 from utils.checkpoints import initialize_params_from_file, load_blobs
 from utils.errors import UserError
 from utils.files import make_folder
-from utils.launcher import launch
+from engine.launcher import launch
 
 
 def parse_position(text):
@@ -62,7 +62,7 @@ def read_clips(cfg, replicas, video):
 
     Raises UserError if the video cannot be read.
     """
-    count, counts = cfg.TEST.NUM_TEST_CLIPS, FrameCounts()
+    count, counts = cfg.TEST.NUM_TEST_CLIPS, VideoFactsCache()
     try:
         frames = sample_frames(video, lambda _: (), lambda *_: None, counts).count
     except BadVideo as error:
@@ -70,7 +70,7 @@ def read_clips(cfg, replicas, video):
     source = expand_test_videos([video], cfg.TEST.USE_MULTI_CROP, count)
     with test_loader(cfg, replicas, source, [np.arange(count)], BadVideos(max_bad=0), counts) as loader:
         clips, _ = next(loader)
-    starts = [transforms.test_start(frames, count, i) for i in range(count)]
+    starts = [transforms.uniform_start(frames, count, i) for i in range(count)]
     return clips, np.array([transforms.clip_indices(start, cfg.TRAIN.VIDEO_LENGTH, cfg.TRAIN.SAMPLE_RATE, frames)
                             for start in starts])
 
@@ -139,7 +139,7 @@ def visualize(cfg, replicas, args):
     clips, frame_numbers = read_clips(cfg, replicas, args.video)
     check_positions(args.position, clips.shape[1:4])
     make_folder(args.output)
-    prepare = Preparation(cfg, replicas.device)
+    prepare = Preprocessor(cfg, replicas.device)
     for i, (clip, numbers) in enumerate(zip(clips, frame_numbers, strict=True)):
         found = attend(model, block, prepare.clips(clip[None]), args.position, args.number, args.arrows)
         if not found:

@@ -59,7 +59,7 @@ def default_config():
             STD=57.375,
             USE_BGR=False,  # channel order; False is RGB
             USE_AFFINE=False,  # frozen affine layers in place of batch norm
-            PRECISION="tf32",  # float32 (strict), tf32 (on GPUs that have it) or bfloat16: see utils.precision
+            PRECISION="tf32",  # float32 (strict), tf32 (on GPUs that have it) or bfloat16: see models.precision
             COMPILE="auto",  # auto: where a long run pays for it; always; never
             ALLOW_INPLACE_SUM=True,
             ALLOW_INPLACE_RELU=True,

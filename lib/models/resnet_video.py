@@ -9,9 +9,9 @@ from torch.nn import functional as F
 
 from models.activation_checkpointing import recompute
 from models.nonlocal_helper import NonLocalBlock
+from models.precision import no_autocast
 from models.resnet_helper import Bottleneck, TemporalConv
 from utils.errors import UserError
-from utils.precision import no_autocast
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class ResNetVideo(nn.Module):
         grouped_stages: the stages whose non-local blocks attend inside groups of 4 frames.
         groups, width_per_group: RESNETS.NUM_GROUPS and WIDTH_PER_GROUP.
         dropout: rate before the classifier, in training mode.
-        checkpoint_activations: in training mode, keep only the inputs of parts() for the backward pass.
+        checkpoint_activations: in training mode, keep only the inputs of checkpoint_segments() for the backward pass.
         conv1_temporal_stride, pool1_temporal: the two numbers in which resnet_video_org differs.
         output: 'pred' for N x K scores, 'softmax' for N x K probabilities; averaged over the positions that pool5
             leaves (paper section 5.1, fully convolutional testing: the softmax is taken at each position).
@@ -116,14 +116,14 @@ class ResNetVideo(nn.Module):
         self.check_size(*clips.shape[2:])
         x = clips
         if self.checkpoint_activations and self.training:
-            for part, again in self.parts():
+            for part, again in self.checkpoint_segments():
                 x = recompute(part, x) if again else part(x)
         else:
             for name in self.trunk:
                 x = getattr(self, name)(x)
         return self.head(x)
 
-    def parts(self):
+    def checkpoint_segments(self):
         """The trunk in parts, each a block with the pooling behind it or what comes before the first block, and for
         each whether to compute it again in the backward pass: not res5's, which take much time and little memory."""
         parts = [[]]

@@ -87,7 +87,7 @@ def compute_precise_bn(model, next_batch, iterations, replicas, it, log_period):
         model: network in training mode.
         next_batch: function returning the next iteration's normalised clips, one tensor per local replica.
         iterations: how many iterations to average over (TRAIN.ITER_COMPUTE_PRECISE_BN).
-        replicas: utils.replicas.Replicas; the average is over all of them.
+        replicas: engine.replicas.Replicas; the average is over all of them.
         it: 0-based training iteration, for the log.
 
     Raises:

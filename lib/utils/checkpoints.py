@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from utils.caffe2_pickle import PickleError, dump, load
+from formats.caffe2_pickle import PickleError, dump, load
 from utils.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -303,7 +303,7 @@ def prune_checkpoints(checkpoint_dir, keep, newest):
 
 
 @dataclass(frozen=True)
-class Start:
+class StartPoint:
     """Where training starts.
 
     Attributes:
@@ -337,7 +337,7 @@ def resume_or_initialize(
         params_file, reset_start_iter, resume_from_batch_size, batch_size: the options TRAIN.PARAMS_FILE,
             RESET_START_ITER, RESUME_FROM_BATCH_SIZE and BATCH_SIZE.
 
-    Returns: Start.
+    Returns: StartPoint.
 
     Raises: UserError as `initialize_params_from_file` does, and if there are checkpoints but all are damaged.
     """
@@ -347,16 +347,16 @@ def resume_or_initialize(
         if "model_iter" not in blobs:
             raise UserError(f"{path}: no model_iter in it, so training cannot resume from it")
         iteration, lr = _initialize(model, blobs, path, momentum, reset_start_iter=False, training=True)
-        return Start(iteration, lr, state, path)
+        return StartPoint(iteration, lr, state, path)
     if params_file:
         iteration, lr = initialize_params_from_file(
             model, params_file, reset_start_iter=reset_start_iter, training=True
         )
         if resume_from_batch_size > 0:
             iteration = int(iteration * resume_from_batch_size / batch_size)
-        return Start(iteration, lr, None, Path(params_file))
+        return StartPoint(iteration, lr, None, Path(params_file))
     logger.info("No checkpoint found; training from scratch...")
-    return Start()
+    return StartPoint()
 
 
 def _newest_readable(checkpoints):

@@ -10,7 +10,7 @@ from utils.errors import Hang, UserError
 
 LOG_FORMAT = "[%(levelname)s: %(filename)s: %(lineno)4d]: %(message)s"
 
-# Where a process that another one has started writes its error, so that it is shown once (utils.launcher).
+# Where a process that another one has started writes its error, so that it is shown once (engine.launcher).
 ERROR_FILE = "NLNET_ERROR_FILE"
 
 

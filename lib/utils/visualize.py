@@ -43,7 +43,7 @@ def plot_logs(logs, output):
     behind), solid ones with dots validation. Logs hold no validation loss: the first panel is training's.
 
     Args:
-        logs: {name: utils.log_parser.Log}; every log has one colour.
+        logs: {name: reports.log_parser.Log}; every log has one colour.
         output: path of the PNG; appears only when it is whole.
 
     Raises:

@@ -8,7 +8,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "lib"))
 
-from utils.caffe2_pickle import dump  # noqa: E402
+from formats.caffe2_pickle import dump  # noqa: E402
 from utils.checkpoints import load_blobs  # noqa: E402
 from utils.errors import UserError  # noqa: E402
 from utils.files import make_folder  # noqa: E402

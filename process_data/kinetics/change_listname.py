@@ -12,7 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "lib"))
 
-from datasets.lists import open_list  # noqa: E402
+from data.lists import open_list  # noqa: E402
 from utils import cli  # noqa: E402
 from utils.errors import UserError  # noqa: E402
 from utils.files import atomic_write  # noqa: E402

@@ -5,7 +5,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "lib"))
 
-from datasets import lmdb_writer  # noqa: E402
+from data import lmdb_writer  # noqa: E402
 from utils import cli  # noqa: E402
 
 if __name__ == "__main__":

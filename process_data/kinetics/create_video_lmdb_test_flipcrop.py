@@ -6,8 +6,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "lib"))
 
-from datasets import lmdb_writer  # noqa: E402
+from data import lmdb_writer  # noqa: E402
 from utils import cli  # noqa: E402
 
 if __name__ == "__main__":
-    cli.run(lmdb_writer.main, __doc__, partial(lmdb_writer.test_items, spatial_positions=6))
+    cli.run(lmdb_writer.main, __doc__, partial(lmdb_writer.clip_items, spatial_positions=6))

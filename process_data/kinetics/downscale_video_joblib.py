@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "lib"))
 
-from datasets.lists import open_list  # noqa: E402
+from data.lists import open_list  # noqa: E402
 from utils import cli  # noqa: E402
 from utils.errors import UserError  # noqa: E402
 from utils.files import make_folder  # noqa: E402

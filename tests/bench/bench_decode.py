@@ -18,11 +18,11 @@ import cv2
 import numpy as np
 from common import Worker, geometric_mean, measure, parser, print_conditions, print_table, videos_in
 
-from datasets import transforms
-from datasets.decoder_processes import DecoderProcesses
-from datasets.frame_counts import FrameCounts, Known
-from datasets.video_capture import regular_file
-from datasets.video_decoder import sample_frames
+from data import transforms
+from video.capture import regular_file
+from video.decoder import sample_frames
+from video.decoder_processes import DecoderProcesses
+from video.video_facts import VideoFacts, VideoFactsCache
 
 LENGTH, RATE = 8, 8
 DRAWS = 4  # starts
@@ -73,16 +73,16 @@ def sampled(path, indices, counts, memory):
 
 
 def check(videos, counts):
-    """Let counts (FrameCounts) know what check_dataset.py --try_skipping finds; names of videos that it helps."""
+    """Let counts (VideoFactsCache) know what check_dataset.py --try_skipping finds; names of videos that it helps."""
     helped = []
     with DecoderProcesses(1, 600, try_skipping=True) as decoders:
         for path, outcome in decoders.decode(videos):
-            counts.put(path, regular_file(path), Known(outcome.count, outcome.damage, outcome.skips))
+            counts.put(path, regular_file(path), VideoFacts(outcome.count, outcome.damage, outcome.skips))
             helped += [Path(path).name] if outcome.skips else []
     return helped
 
 
-counts_in = cache(FrameCounts)
+counts_in = cache(VideoFactsCache)
 
 
 def cut_clip(path, indices_of, counts, clip, scale=256):
@@ -129,12 +129,12 @@ def main():
 
 
 def compare(arguments, counts_file):
-    known, memory, clip = FrameCounts(), {}, np.empty((LENGTH, 224, 224, 3), np.uint8)
+    known, memory, clip = VideoFactsCache(), {}, np.empty((LENGTH, 224, 224, 3), np.uint8)
     ways = {
         BASE: read_everything,
         "the same, only wanted ones to RGB": partial(read_everything, convert_all=False),
         OURS: lambda path, indices: sampled(path, indices, known, memory),
-        "this repository, first meeting": lambda path, indices: sampled(path, indices, FrameCounts(), memory),
+        "this repository, first meeting": lambda path, indices: sampled(path, indices, VideoFactsCache(), memory),
         CHECKED: lambda path, indices: sampled(path, indices, counts_in(counts_file), memory),
         CUT: lambda path, indices: cut_clip(path, lambda n: indices, known, clip),
         FLOOR: grab_only,
@@ -149,7 +149,7 @@ def compare(arguments, counts_file):
 
     print_conditions()
     with videos_in(arguments.videos) as videos:
-        helped = check(videos, FrameCounts(counts_file))
+        helped = check(videos, VideoFactsCache(counts_file))
         print(f"Videos of which packets may be left out: {', '.join(sorted(helped)) or 'none'}")
         times, exact = {}, dict.fromkeys(checkers, 0)
         for path, count in videos.items():

@@ -24,11 +24,11 @@ import lmdb
 from common import REPO, panorama, parser, print_conditions, print_table, videos_in
 from video_files import write_video
 
-from datasets.dataset_check import decode_new
-from datasets.frame_counts import FrameCounts
-from datasets.lmdb_writer import test_items
-from datasets.records import encode_test_clip, encode_test_video, encode_train, int_proto, path_proto
-from datasets.video_decoder import count_frames
+from data.dataset_check import decode_new
+from data.lmdb_writer import clip_items
+from data.records import encode_test_clip, encode_test_video, encode_train, int_proto, path_proto
+from video.decoder import count_frames
+from video.video_facts import VideoFactsCache
 
 SMALL = [(30, 120, 160), (60, 128, 170), (90, 112, 112)]  # frames, height, width
 MADE = 12
@@ -58,7 +58,7 @@ def by_threads(paths, workers, folder):
 
 def by_the_check(paths, workers, folder):
     (folder / "counts").unlink(missing_ok=True)
-    counts = FrameCounts(folder / "counts")
+    counts = VideoFactsCache(folder / "counts")
     known, _ = decode_new({path: os.stat(path) for path in paths}, counts, workers, 60)
     return sum(what.count for what in known.values())
 
@@ -126,7 +126,7 @@ def write_lmdb(folder, paths):
     bad = 0
     with lmdb.open(str(folder), map_size=1 << 32, sync=False) as environment:
         with environment.begin(write=True) as transaction:
-            for i, (key, value) in enumerate(test_items(((path, [0]) for path in paths), 3)):
+            for i, (key, value) in enumerate(clip_items(((path, [0]) for path in paths), 3)):
                 if i % step == step // 2:
                     value = faulty(bad % 10, paths[i // CLIPS], i // CLIPS, value[-len(encode_test_clip(0, 0)) :])
                     bad += 1

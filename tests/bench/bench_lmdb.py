@@ -19,7 +19,7 @@ from pathlib import Path
 
 from common import REPO, parser, print_conditions, print_table, videos_in
 
-from datasets.lmdb_writer import test_items, train_items, write_lmdb
+from data.lmdb_writer import clip_items, train_items, write_lmdb
 
 
 def write_list(path, lines, videos):
@@ -53,8 +53,8 @@ def open_and_load(folder, split):
     """(seconds to open, seconds to the first batch, bytes taken by opening), printed as JSON."""
     import numpy as np
 
-    from datasets.loader import BadVideos, TestClips, TestLoader, TrainClips, TrainLoader, group_by_video
-    from datasets.sources import open_test_source, open_train_source
+    from data.loader import BadVideos, TestClips, TestLoader, TrainClips, TrainLoader, group_by_video
+    from data.sources import open_test_source, open_train_source
 
     before, start = private_memory(), time.perf_counter()
     if split == "train":
@@ -87,7 +87,7 @@ def main():
         rows = []
         for split, lines, items_of, sorted_keys in (
             ("train", arguments.records, train_items, True),
-            ("test", arguments.test_videos, partial(test_items, spatial_positions=3), False),
+            ("test", arguments.test_videos, partial(clip_items, spatial_positions=3), False),
         ):
             write_list(folder / "list.txt", lines, videos)
             records, rate, cpu_rate = written(folder / split, folder / "list.txt", items_of, sorted_keys)

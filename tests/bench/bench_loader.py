@@ -21,10 +21,10 @@ import torch
 from bench_decode import cut_clip
 from common import parser, print_conditions, print_table, videos_in
 
-from datasets import transforms
-from datasets.frame_counts import FrameCounts
-from datasets.loader import BadVideos, TrainClips, TrainLoader
-from datasets.sources import open_train_source
+from data import transforms
+from data.loader import BadVideos, TrainClips, TrainLoader
+from data.sources import open_train_source
+from video.video_facts import VideoFactsCache
 
 CLIPS = TrainClips(length=8, rate=8, crop=224, jitter_scales=(256, 320))
 BATCH = 4
@@ -145,7 +145,7 @@ def main():
         listed = [path for path, count in videos.items() if count >= 60] or list(videos)
         lines = "".join(f"{os.path.abspath(path)} {i}\n" for i, path in enumerate(listed))
         (Path(folder) / "train.txt").write_text(lines)
-        source, counts = open_train_source(folder, "train", 2, True), FrameCounts()
+        source, counts = open_train_source(folder, "train", 2, True), VideoFactsCache()
         throughput(threads, 2, source, counts, 8 * len(listed))  # meets the videos
         kinds = {f"{workers} {kind.__name__}": (kind, workers) for workers in (1, 2) for kind in (threads, processes)}
 

@@ -18,14 +18,14 @@ from common import REPO, Worker, measure, parser, print_table
 from torch.nn import functional as F
 
 from core.config import load_config
+from engine.replicas import Replicas, forward_backward
+from engine.solver import Solver
 from models import nonlocal_helper
 from models.compilation import Compiled
 from models.complexity import count_operations
 from models.inference import fold_norms, for_inference
 from models.model_builder_video import create_model
-from utils.precision import set_precision
-from utils.replicas import Replicas, forward_backward
-from utils.solver import Solver
+from models.precision import set_precision
 
 VARIANTS = json.loads((REPO / "tests/data/reference/forward.json").read_text())
 INFERENCE = ("plain", "+ channels last", "+ fused attention", "+ norms folded", "+ flat convolutions", "+ compiled",

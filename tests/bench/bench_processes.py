@@ -18,11 +18,11 @@ import torch
 from common import REPO, print_table
 
 from core.config import load_config
+from engine.launcher import launch
+from engine.replicas import Replicas, forward_backward
+from engine.solver import Solver
 from models.model_builder_video import create_model
 from utils import cli
-from utils.launcher import launch
-from utils.replicas import Replicas, forward_backward
-from utils.solver import Solver
 
 
 def measure(cfg, replicas):

@@ -15,16 +15,16 @@ import numpy as np
 from bench_decode import LONG, grab_only, read_everything
 from common import Worker, geometric_mean, measure, parser, print_conditions, print_table, videos_in
 
-from datasets import transforms
-from datasets.loader import BadVideos, TestClips, TestLoader
-from datasets.sources import TestSource
+from data import transforms
+from data.loader import BadVideos, TestClips, TestLoader
+from data.sources import TestSource
 
 SCALE, STARTS, CROPS = 256, 10, 3
 
 
 def clip_by_itself(path, count, length, rate, temporal, spatial):
     """A clip (uint8) as legacy made it: decode everything, then index."""
-    start = transforms.test_start(count, STARTS, temporal)
+    start = transforms.uniform_start(count, STARTS, temporal)
     frames = read_everything(path, transforms.clip_indices(start, length, rate, count))
     size = transforms.scaled_size(*frames[0].shape[:2], SCALE)
     row, column = transforms.crop_offsets(*size, SCALE, spatial)
@@ -38,7 +38,7 @@ def some_clips(path, count, length, rate):
 
 
 def decode_alone(path, count, length, rate):
-    starts = [transforms.test_start(count, STARTS, temporal) for temporal in range(STARTS)]
+    starts = [transforms.uniform_start(count, STARTS, temporal) for temporal in range(STARTS)]
     grab_only(path, [transforms.clip_indices(start, length, rate, count).max() for start in starts])
 
 

@@ -15,12 +15,12 @@ import cv2
 import numpy as np
 
 REPO = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(REPO / "lib"), str(REPO / "tests")]
+sys.path[:0] = [str(REPO / folder) for folder in ("lib", "tests/helpers", "tests/fuzz")]
 
 from video_files import write_video  # noqa: E402
 
-from datasets.video_capture import BadVideo  # noqa: E402
-from datasets.video_decoder import count_frames  # noqa: E402
+from video.capture import BadVideo  # noqa: E402
+from video.decoder import count_frames  # noqa: E402
 
 # Frames, height, width, container, codec.
 MADE = [

@@ -22,11 +22,11 @@ import numpy as np
 from common import panorama, print_conditions, print_table
 from video_files import H264, write_video
 
-from datasets.frame_counts import FrameCounts, Known
-from datasets.loader import BadVideos, TestClips, TestLoader, TrainClips, TrainLoader, group_by_video
-from datasets.sources import open_test_source, open_train_source
-from datasets.video_capture import BadVideo, regular_file
-from datasets.video_decoder import count_frames
+from data.loader import BadVideos, TestClips, TestLoader, TrainClips, TrainLoader, group_by_video
+from data.sources import open_test_source, open_train_source
+from video.capture import BadVideo, regular_file
+from video.decoder import count_frames
+from video.video_facts import VideoFacts, VideoFactsCache
 
 MEMORY_GROWTH = 16  # MB, from the mean of one half of the time after the first minute to that of the other
 CLIPS = TrainClips(length=4, rate=3, crop=64, jitter_scales=(64, 96))
@@ -77,7 +77,7 @@ class Soak:
         self.counts_file = folder / "frame_counts.txt"
         # Of this one, packets are left out.
         skipped = str(folder / "skipped.mp4")
-        FrameCounts(self.counts_file).put(skipped, regular_file(skipped), Known(90, None, skips=True))
+        VideoFactsCache(self.counts_file).put(skipped, regular_file(skipped), VideoFacts(90, None, skips=True))
         for split in ("train", "test"):
             (folder / f"{split}.txt").write_text("".join(f"{path} {i}\n" for i, path in enumerate(videos)))
         self.train = open_train_source(folder, "train", 2, True)
@@ -86,7 +86,7 @@ class Soak:
 
     def run(self, number):
         """Run number `number`: a training of some batches, and a test that may end early. Raises AssertionError."""
-        counts = FrameCounts(self.counts_file)
+        counts = VideoFactsCache(self.counts_file)
         workers, batches = 1 + number % 4, 1 + number % 7
         self._train(number, workers, batches, counts)
         self._test(workers, stop=1 + number % 3 if number % 2 else None, counts=counts)

@@ -1,0 +1,145 @@
+"""The one place where the configuration becomes sources and loaders."""
+
+import logging
+import os
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from data.lists import read_list
+from data.loader import TestClips, TestLoader, TrainClips, TrainLoader
+from data.records import SPATIAL_POSITIONS
+from data.sources import open_test_source, open_train_source
+from data.transforms import normalize
+from utils.errors import UserError
+from video.video_facts import VideoFactsCache
+
+logger = logging.getLogger(__name__)
+
+
+def decoder_threads(cfg, replicas):
+    """VIDEO_DECODER_THREADS for each replica of this process, but no more than the machine has cores."""
+    return max(1, min(cfg.VIDEO_DECODER_THREADS * len(replicas.local), len(os.sched_getaffinity(0))))
+
+
+@cache
+def _frame_counts(folder):
+    """One for all loaders of this process."""
+    return VideoFactsCache(Path(folder) / "frame_counts.txt")
+
+
+def train_loader(cfg, replicas, bad_videos, first_record=0):
+    """The training stream of this process's replicas, from record number first_record on."""
+    return _random_clips(cfg, replicas, bad_videos, cfg.TRAIN.DATA_TYPE, "train", cfg.TRAIN.BATCH_SIZE,
+                         first_record)
+
+
+def val_loader(cfg, replicas, bad_videos, first_record=0):
+    """The stream of evaluations while training: clips cut at random as training's are, in the order of the split."""
+    return _random_clips(cfg, replicas, bad_videos, cfg.TEST.DATA_TYPE, "val", cfg.TEST.BATCH_SIZE, first_record)
+
+
+def _random_clips(cfg, replicas, bad_videos, split, purpose, batch_size, first_record):
+    train = cfg.TRAIN
+    return TrainLoader(
+        source=open_train_source(cfg.DATADIR, split, cfg.RNG_SEED, shuffle=purpose == "train"),
+        clips=TrainClips(train.VIDEO_LENGTH, train.SAMPLE_RATE, train.CROP_SIZE, tuple(train.JITTER_SCALES)),
+        batch_size=batch_size,
+        replicas=replicas.total,
+        local_replicas=replicas.local,
+        seed=cfg.RNG_SEED,
+        purpose=purpose,
+        num_classes=cfg.MODEL.NUM_CLASSES,
+        workers=decoder_threads(cfg, replicas),
+        bad_videos=bad_videos,
+        first_record=first_record,
+        counts=_frame_counts(cfg.CHECKPOINT.DIR),
+        pin_memory=replicas.device.type == "cuda",
+        hang_seconds=cfg.DATALOADER.HANG_SECONDS,
+    )
+
+
+def temporal_positions(cfg):
+    """Clips of a video over time: TEST.NUM_TEST_CLIPS counts every crop."""
+    crops = SPATIAL_POSITIONS[cfg.TEST.USE_MULTI_CROP]
+    if cfg.TEST.NUM_TEST_CLIPS % crops:
+        raise UserError(f"TEST.NUM_TEST_CLIPS: expected a multiple of the {crops} crops of a clip, "
+                        f"got {cfg.TEST.NUM_TEST_CLIPS}")
+    return cfg.TEST.NUM_TEST_CLIPS // crops
+
+
+def crop_of_test(cfg):
+    """Side of the square crops of a test, or None: whole frames (TEST.TEST_FULL_SIZE)."""
+    return None if cfg.TEST.TEST_FULL_SIZE else cfg.TRAIN.CROP_SIZE
+
+
+def test_source(cfg):
+    """The records of the test split. They and the clips' size are checked against the kind of test."""
+    _test_clips(cfg)
+    source = open_test_source(cfg.DATADIR, cfg.TEST.DATA_TYPE, cfg.TEST.USE_MULTI_CROP, temporal_positions(cfg))
+    if cfg.TEST.TEST_FULL_SIZE and (found := source.temporal_indices.max() + 1) != temporal_positions(cfg):
+        # Else the clips would not spread over the whole video.
+        raise UserError(f"the test LMDB in {cfg.DATADIR} has {found} clips a video; TEST.NUM_TEST_CLIPS: expected "
+                        f"{found} with TEST.TEST_FULL_SIZE True, got {cfg.TEST.NUM_TEST_CLIPS}")
+    return source
+
+
+def _test_clips(cfg):
+    return TestClips(cfg.TRAIN.VIDEO_LENGTH, cfg.TRAIN.SAMPLE_RATE, crop_of_test(cfg), cfg.TEST.SCALE,
+                     temporal_positions(cfg))
+
+
+def test_loader(cfg, replicas, source, batches, bad_videos, counts=None):
+    """The clips of the given batches of records of the source.
+
+    counts are VideoFactsCache to use in place of those that are kept in CHECKPOINT.DIR.
+    """
+    return TestLoader(
+        source=source,
+        clips=_test_clips(cfg),
+        batches=batches,
+        workers=decoder_threads(cfg, replicas),
+        bad_videos=bad_videos,
+        counts=_frame_counts(cfg.CHECKPOINT.DIR) if counts is None else counts,
+        pin_memory=replicas.device.type == "cuda",
+        hang_seconds=cfg.DATALOADER.HANG_SECONDS,
+    )
+
+
+def read_ground_truth(cfg):
+    """(videos,) true classes of the test videos from FILENAME_GT, or None if that is null: then nothing is scored."""
+    if cfg.FILENAME_GT is None:
+        return None
+    if not cfg.FILENAME_GT:
+        raise UserError("FILENAME_GT is not set: expected the list of the test videos, or None for no scoring")
+    truth = read_list(cfg.FILENAME_GT)
+    if len(truth) != cfg.TEST.DATASET_SIZE:
+        raise UserError(f"{cfg.FILENAME_GT}: expected TEST.DATASET_SIZE {cfg.TEST.DATASET_SIZE} lines, "
+                        f"got {len(truth)}")
+    return np.array([truth.label(i) for i in range(len(truth))])
+
+
+def warn_of_missing_test_data(cfg):
+    """Say at the start of a training what the test at its end will miss; the training itself does not need it."""
+    test = Path(cfg.DATADIR) / "test"
+    if not test.is_dir() and not test.with_suffix(".txt").is_file():
+        logger.warning("The test after training needs %s, which is not there yet", test)
+    if cfg.FILENAME_GT is not None and not Path(cfg.FILENAME_GT).is_file():
+        logger.warning("The test after training needs FILENAME_GT %s, which is not there yet", cfg.FILENAME_GT)
+
+
+class Preprocessor:
+    """From the loader's uint8 clips to the model's input, on the model's device."""
+
+    def __init__(self, cfg, device):
+        self.device = device
+        self.mean, self.std, self.use_bgr = cfg.MODEL.MEAN, cfg.MODEL.STD, cfg.MODEL.USE_BGR
+
+    def clips(self, clips):
+        """N x L x H x W x 3 uint8 -> N x 3 x L x H x W float32."""
+        return normalize(clips.to(self.device, non_blocking=True), self.mean, self.std, self.use_bgr)
+
+    def batch(self, batch):
+        """Per replica (clips, labels) of a TrainLoader -> the same on the device, clips normalised."""
+        return [(self.clips(clips), labels.to(self.device, non_blocking=True)) for clips, labels in batch]

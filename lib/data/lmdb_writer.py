@@ -1,0 +1,102 @@
+"""Writes the LMDBs of videos from a list: the job of process_data/kinetics/create_video_lmdb*.py."""
+
+import argparse
+import os
+import shutil
+from itertools import islice
+from pathlib import Path
+
+import lmdb
+from tqdm import tqdm
+
+from data.lists import iter_list, open_list
+from data.records import encode_test_clip, encode_test_video, encode_train
+from utils.errors import UserError
+from utils.files import make_folder
+
+TEMPORAL_POSITIONS = 10
+
+_MAP_SIZE = 1 << 40  # as in legacy; the file takes only the space that its records need
+_BATCH = 10000  # records a commit
+
+
+def train_items(entries):
+    """Yield (key, value) of a train or val LMDB, a record a line.
+
+    entries yields the (path, labels) of each line: bytes, list of int.
+    """
+    for line, (path, labels) in enumerate(entries):
+        yield b"%09d" % line, encode_train(path, labels)
+
+
+def clip_items(entries, spatial_positions):
+    """Yield (key, value) of a test LMDB: for each video, each spatial index, each temporal index.
+
+    spatial_positions is 3 or 6; None leaves the spatial index out (single-crop test). entries yields the
+    (path, labels) of each line: bytes, list of int.
+    """
+    spatial_indices = [None] if spatial_positions is None else range(spatial_positions)
+    clips = [encode_test_clip(t, s) for s in spatial_indices for t in range(TEMPORAL_POSITIONS)]
+    number = 0
+    for video, (path, labels) in enumerate(entries):
+        shared = encode_test_video(path, video, labels, with_spatial=spatial_positions is not None)
+        for clip in clips:
+            yield b"%d" % number, shared + clip
+            number += 1
+
+
+def write_lmdb(dataset_dir, list_file, items_of, sorted_keys):
+    """Write the LMDB dataset_dir from a list.
+
+    items_of(entries) yields the (key, value) pairs, in bytewise key order if sorted_keys is set (which is
+    quicker). The LMDB appears under its name only when it is whole. Returns the number of records. Raises
+    UserError if dataset_dir exists and is not empty, and for a list that cannot be used.
+    """
+    out = Path(dataset_dir)
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise UserError(f"{out} exists already; remove it or choose another --dataset_dir")
+    with open_list(list_file) as lines:
+        partial = out.with_name(f"{out.name}.partial-{os.getpid()}")
+        shutil.rmtree(partial, ignore_errors=True)  # of a killed process that had the same number, as in containers
+        make_folder(out.parent)
+        make_folder(partial)
+        try:
+            records = _write(partial, lines, str(list_file), items_of, sorted_keys)
+            partial.rename(out)
+        except (lmdb.Error, OSError) as error:
+            shutil.rmtree(partial, ignore_errors=True)
+            full = " (is the disk full?)" if isinstance(error, lmdb.Error) else ""  # LMDB calls it an I/O error
+            raise UserError(f"{out}: cannot be written: {error}{full}") from error
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+    return records
+
+
+def _write(folder, lines, name, items_of, sorted_keys):
+    items = items_of(iter_list(lines, name))
+    # Nobody else knows the folder yet, so neither locks nor a sync at every commit are needed.
+    with (
+        lmdb.open(str(folder), map_size=_MAP_SIZE, mode=0o666, lock=False, sync=False) as environment,
+        tqdm(total=os.fstat(lines.fileno()).st_size, unit="B", unit_scale=True, desc=name) as progress,
+    ):
+        records = 0
+        while batch := list(islice(items, _BATCH)):
+            with environment.begin(write=True) as transaction, transaction.cursor() as cursor:
+                cursor.putmulti(batch, append=sorted_keys)
+            records += len(batch)
+            progress.update(lines.tell() - progress.n)
+        if not records:
+            raise UserError(f"{name}: the list is empty")
+        environment.sync(True)
+    return records
+
+
+def main(description, items_of, sorted_keys=False):
+    """The command line of a create_video_lmdb script."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--dataset_dir", required=True, help="folder of the LMDB to write")
+    parser.add_argument("--list_file", required=True, help="list of videos: 'path label' lines")
+    arguments = parser.parse_args()
+    records = write_lmdb(arguments.dataset_dir, arguments.list_file, items_of, sorted_keys)
+    print(f"{records} records written to {arguments.dataset_dir}")

@@ -1,0 +1,124 @@
+"""From a video's frames to a clip: pure functions of the frames and of the numbers drawn.
+
+Where legacy computed in float32 and truncated, so does this: float64 gives another frame or another pixel.
+"""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from utils.errors import UserError
+
+# ---------------------------------------------------------------------------------------------- frames
+
+
+def train_start(draw, num_frames, length, rate):
+    """Start frame of a training clip: draw in [0, 1) over 0..num_frames - length * rate, else 0."""
+    return int(draw * max(num_frames - length * rate + 1, 1))
+
+
+def uniform_start(num_frames, num_clips, temporal_index):
+    """Start frame of test clip temporal_index (from 0) of num_clips."""
+    step = np.float32(num_frames / num_clips)
+    return int(step * np.float32(temporal_index)) % num_frames
+
+
+def clip_indices(start, length, rate, num_frames):
+    """Frame indices of a clip (int64 array): start, start + rate, ...; a short video wraps round."""
+    return (start + rate * np.arange(length)) % num_frames
+
+
+# ---------------------------------------------------------------------------------------------- pixels
+
+
+def scaled_size(height, width, short_side):
+    """(height, width) after scaling so that the short side is short_side; the long side is truncated."""
+    scale = np.float32(short_side / min(height, width))
+    # The product can fall just below the short side if both sides are short ones.
+    long_side = max(int(np.float32(max(height, width)) * scale), short_side)
+    return (short_side, long_side) if height <= width else (long_side, short_side)
+
+
+def resize(frame, size):
+    """Frame (H x W x 3, uint8) scaled bilinearly to size (height, width)."""
+    height, width = size
+    if frame.shape[:2] == (height, width):
+        return frame
+    return cv2.resize(frame, (width, height), interpolation=cv2.INTER_LINEAR)
+
+
+def crop_offsets(height, width, crop, spatial_index=None):
+    """(row, column) of a test crop: the centre, or with a spatial index p the start, centre, end for p mod 3.
+
+    The positions lie along the vertical if there is room, else along the horizontal.
+    """
+    row, column = (height - crop) // 2, (width - crop) // 2
+    if spatial_index is not None:
+        position = spatial_index % 3
+        if row > 0:
+            row *= position
+        else:
+            column *= position
+    return row, column
+
+
+def is_mirrored(spatial_index):
+    """Whether a test crop is mirrored: the spatial indices 3..5 are the mirrors of 0..2."""
+    return spatial_index is not None and spatial_index >= 3
+
+
+def cut(frame, row, column, crop, mirror):
+    """The crop x crop square of a frame at (row, column), mirrored left-right if asked; may be a view."""
+    square = frame[row : row + crop, column : column + crop]
+    return cv2.flip(square, 1) if mirror else square
+
+
+# ---------------------------------------------------------------------------------------------- draws
+
+
+@dataclass(frozen=True, slots=True)
+class TrainDraws:
+    """The random part of a training clip.
+
+    start, row and column are in [0, 1): so no draw depends on the video, whose size and length only say what
+    the numbers mean.
+    """
+
+    start: float
+    scale: int  # short side in pixels
+    row: float
+    column: float
+    mirror: bool
+
+
+def train_draws(rng, jitter_scales):
+    """Draw a TrainDraws from a numpy Generator; jitter_scales is the short side's range, ends included."""
+    start, row, column, mirror = rng.random(4)
+    low, high = jitter_scales
+    return TrainDraws(start, int(rng.integers(low, high, endpoint=True)), row, column, bool(mirror < 0.5))
+
+
+def drawn_offsets(draws, height, width, crop):
+    """(row, column) of a training crop, uniform over 0..height - crop and 0..width - crop."""
+    return int(draws.row * (height - crop + 1)), int(draws.column * (width - crop + 1))
+
+
+def check_crop(crop, short_side, crop_key, short_side_key):
+    """Raise UserError if a crop is larger than the short side that it is cut from."""
+    if crop > short_side:
+        raise UserError(f"{crop_key} {crop} is larger than the short side {short_side} of {short_side_key}")
+
+
+# ---------------------------------------------------------------------------------------------- values
+
+
+def normalize(clips, mean, std, use_bgr=False):
+    """N x L x H x W x 3 uint8 RGB clips (torch) -> N x 3 x L x H x W float32, (value - mean) * (1 / std).
+
+    mean and std are in grey levels (0..255), one for all channels. Runs where clips lies, and the result has
+    channels_last_3d strides. use_bgr turns the channels round.
+    """
+    if use_bgr:
+        clips = clips.flip(-1)
+    return clips.permute(0, 4, 1, 2, 3).float().sub_(mean).mul_(float(np.float32(1.0 / std)))

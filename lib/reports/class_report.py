@@ -1,0 +1,55 @@
+"""What a test found, class by class."""
+
+import csv
+from dataclasses import dataclass
+
+import numpy as np
+
+from reports.video_scores import rank_classes
+from utils.files import atomic_write
+
+
+@dataclass(frozen=True)
+class ClassReport:
+    """Numbers of videos. Row k is of the videos whose true class is k; those without a clip count as wrong."""
+
+    videos: np.ndarray  # (K,)
+    empty: np.ndarray  # (K,) without a clip
+    top1: np.ndarray  # (K,) with the true class first
+    top5: np.ndarray  # (K,) with the true class among the first five
+    confusion: np.ndarray  # (K, K) by true class and class of the highest score; of the videos with a clip
+
+    @property
+    def most_confused(self):
+        """(K,) the wrong class that most videos of each class went to, the lower of equal ones."""
+        return (self.confusion - np.diag(self.confusion.diagonal())).argmax(1)
+
+
+def count_by_class(video_ids, scores, labels):
+    """ClassReport of clips as in video_scores.score_videos; labels must be 0..K-1."""
+    labels, classes = np.asarray(labels), scores.shape[1]
+    counts, ranking = rank_classes(video_ids, scores, len(labels))
+    hits = (ranking == labels[:, None]) & (counts > 0)[:, None]
+    confusion = np.zeros((classes, classes), np.int64)
+    np.add.at(confusion, (labels[counts > 0], ranking[counts > 0, 0]), 1)
+
+    def by_class(chosen):
+        return np.bincount(labels[chosen], minlength=classes)
+
+    return ClassReport(by_class(counts >= 0), by_class(counts == 0), by_class(hits[:, 0]), by_class(hits.any(1)),
+                       confusion)
+
+
+def write_class_table(path, report, names):
+    """Write a CSV of a line a class: accuracies in percent, and where most of its wrong videos went.
+
+    A class without videos has no accuracy, one without wrong videos nothing it is confused with.
+    """
+    with atomic_write(path, "w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["id", "class", "videos", "empty", "top1", "top5", "confused_with", "confused_videos"])
+        for k, other in enumerate(report.most_confused):
+            videos, wrong = int(report.videos[k]), int(report.confusion[k, other]) if other != k else 0
+            shares = [f"{100 * hits[k] / videos:.2f}" if videos else "" for hits in (report.top1, report.top5)]
+            writer.writerow([k, names[k], videos, int(report.empty[k]), *shares,
+                             *((names[other], wrong) if wrong else ("", ""))])

@@ -1,0 +1,151 @@
+"""From the scores of clips to the accuracy over videos (paper section 5.1: scores averaged over a video's clips)."""
+
+import logging
+import os
+import pickle
+from dataclasses import dataclass
+
+import h5py
+import numpy as np
+
+from formats.caffe2_pickle import load
+from formats.result_file import SCORED, TODO, open_result_file
+from utils.errors import UserError
+from utils.files import atomic_write
+
+logger = logging.getLogger(__name__)
+
+ITEMS_PER_APPEND = 1000
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a test found: clips per video, and accuracies as fractions."""
+
+    clips_per_video: np.ndarray
+    expected_clips: int
+    clip1_correct: int
+    clip1_total: int
+    clip_correct: int
+    clip_total: int
+    top1: float
+    top5: float
+
+    def log(self):
+        counts = self.clips_per_video
+        for video in np.flatnonzero(counts != self.expected_clips):
+            logger.warning("Id: %d count: %d", video, counts[video])
+        logger.info("Num of empty videos: %d", (counts == 0).sum())
+        logger.info("Num of corrupted videos: %d", (counts != self.expected_clips).sum())
+        logger.info("Max num of clips in a video: %d", counts.max(initial=0))
+        logger.info("Min num of clips in a video: %d", counts.min(initial=self.expected_clips))
+        logger.info("Clip1 accuracy: %.2f percent (%d/%d)", *_percent(self.clip1_correct, self.clip1_total))
+        logger.info("Clip accuracy: %.2f percent (%d/%d)", *_percent(self.clip_correct, self.clip_total))
+        logger.info("-" * 80)
+        logger.info("top-1 accuracy: %.2f percent", 100 * self.top1)
+        logger.info("top-5 accuracy: %.2f percent", 100 * self.top5)
+        logger.info("-" * 80)
+
+
+def _percent(part, whole):
+    return (100 * part / whole if whole else 0.0), part, whole
+
+
+def score_videos(video_ids, scores, labels, expected_clips):
+    """Sum the score vectors of each video and compare with the truth.
+
+    Args:
+        video_ids: (clips,) video index of each clip, clips in record order.
+        scores: (clips, K) float32.
+        labels: (videos,) true class of each video.
+        expected_clips: TEST.NUM_TEST_CLIPS.
+
+    Returns:
+        Report. A video without a clip counts as wrong. Of equal scores the lower class index comes first.
+    """
+    labels = np.asarray(labels)
+    counts, ranking = rank_classes(video_ids, scores, len(labels))
+    hits = (ranking == labels[:, None]) & (counts > 0)[:, None]
+    clip_hits = scores.argmax(1) == labels[video_ids]
+    first_clips = np.unique(video_ids, return_index=True)[1]
+    return Report(
+        clips_per_video=counts,
+        expected_clips=expected_clips,
+        clip1_correct=int(clip_hits[first_clips].sum()),
+        clip1_total=len(first_clips),
+        clip_correct=int(clip_hits.sum()),
+        clip_total=len(video_ids),
+        top1=float(hits[:, 0].mean()),
+        top5=float(hits.any(1).mean()),
+    )
+
+
+def rank_classes(video_ids, scores, videos):
+    """(videos,) number of clips of each video, and (videos, up to 5) its classes of the highest summed scores.
+
+    video_ids and scores as in score_videos. What stands in the row of a video without clips means nothing.
+    """
+    counts = np.bincount(video_ids, minlength=videos)
+    sums = np.zeros((videos, scores.shape[1]))
+    np.add.at(sums, video_ids, scores)
+    # stable: of equal scores the lower index first
+    return counts, np.argsort(-sums, axis=1, kind="stable")[:, :5]
+
+
+def read_results(path):
+    """The clips of a results_probs.pkl (of this program or the Caffe2 one) or of a results_scores.h5, in record order.
+
+    Returns:
+        (clips,) int64 video index and (clips, K) score vectors.
+
+    Raises:
+        UserError: the file cannot be read, is something else, or holds no clip.
+    """
+    video_ids, scores = _read_rows(path) if h5py.is_hdf5(path) else _read_pickle(path)
+    if not len(video_ids):
+        raise UserError(f"{path}: expected the scores of clips, got none")
+    return video_ids, scores
+
+
+def _read_rows(path):
+    with open_result_file(path, "scores of a test") as file:
+        if "video_indices" not in file or "scores" not in file:
+            raise UserError(f"{path}: expected the scores of a test and their video indices, got "
+                            f"{', '.join(file)}; results_probs.pkl holds them as well")
+        status = file["status"][:]
+        if (status == TODO).any():
+            logger.warning("%s: %d of %d clips were not scored: is this test finished?", path, (status == TODO).sum(),
+                           len(status))
+        scored = np.flatnonzero(status == SCORED)
+        return file["video_indices"][:][scored].astype(np.int64), file["scores"][:][scored]
+
+
+def _read_pickle(path):
+    rows = load(path)
+    try:
+        video_ids = np.array([video for video, _ in rows])
+        scores = np.array([vector for _, vector in rows])
+    except (TypeError, ValueError):
+        video_ids = scores = np.empty(())
+    fitting = video_ids.dtype.kind in "iu" and scores.dtype.kind == "f" and scores.ndim == 2
+    if not isinstance(rows, list) or (rows and not fitting):
+        raise UserError(f"{path}: expected a list of [video index, list of scores], as results_probs.pkl is")
+    return video_ids.astype(np.int64), scores
+
+
+def write_results(path, video_ids, scores):
+    """Write results_probs.pkl: a list of [video index, list of K floats], one per clip in the order given.
+
+    Streamed: as one list of Python floats, a Kinetics test would need over 7 GB. Protocol 2, which Python 2 reads.
+    """
+    with atomic_write(path) as file:
+        file.write(pickle.PROTO + b"\x02" + pickle.EMPTY_LIST)
+        for start in range(0, len(video_ids), ITEMS_PER_APPEND):
+            file.write(pickle.MARK)
+            for video, vector in zip(video_ids[start:start + ITEMS_PER_APPEND], scores[start:start + ITEMS_PER_APPEND],
+                                     strict=True):
+                item = pickle.dumps([int(video), vector.tolist()], protocol=2)
+                file.write(item[2:-1])  # without its own PROTO and STOP
+            file.write(pickle.APPENDS)
+        file.write(pickle.STOP)
+    logger.info("Temporary file saved to: %s", os.fspath(path))

@@ -1,0 +1,91 @@
+"""Lists of videos, judged by a regular expression."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from fuzzing import Area, Wrong, log_uniform, mutate_bytes
+
+from data.lists import read_list
+from utils.errors import UserError
+
+SPACE = rb"[ \t\r\x0b\x0c]"
+ENTRY = re.compile(rb"%b*([^\n]*?[^\s])%b+([^\s]+)%b*" % (SPACE, SPACE, SPACE))
+LABEL = re.compile(rb"[+-]?[0-9]+(_[0-9]+)*")
+PATHS = (b"v.mp4", b"a b/c d.avi", b"\xff\xfe.mp4", b"x" * 5000, b"data/1 2", b"'q'", "ü.mp4".encode())
+LABELS = (b"0", b"1", b"399", b"1,2", b"-1", b"2147483647", b"2147483648", b"-2147483649", b"1.0", b"", b"a", b"0x1",
+          b"1,", b",1", b"+1", b"1_0", b"9" * 5000, b"\xd9\xa1", b"1, 2")  # fmt: skip
+ENDS = (b"\n", b"\n", b"\n", b"\n", b"\r\n", b"\n\n", b" \n", b"\r", b"\x0b\n", b"\x00\n", b"")
+
+
+def judged(data):
+    """[(path, first label)] of a list, or None if it is none."""
+    if data.startswith((b"\xff\xfe", b"\xfe\xff", b"\xef\xbb\xbf")):
+        return None  # a byte order mark
+    lines = data.split(b"\n")
+    while lines and not lines[-1].strip():
+        lines.pop()
+    entries = []
+    for line in lines:
+        entry = ENTRY.fullmatch(line)
+        labels = entry and entry[2].split(b",")
+        if not labels or not all(LABEL.fullmatch(label) and len(label) < 20 and -(2**31) <= int(label) < 2**31
+                                 for label in labels):
+            return None
+        entries.append((entry[1], int(labels[0])))
+    return entries or None
+
+
+@dataclass
+class Case:
+    path: Path
+    data: bytes
+
+    @property
+    def size(self):
+        return len(self.data) + 1
+
+    def __str__(self):
+        return f"{len(self.data)} bytes: {self.data[:200]!r}"
+
+
+class Lists(Area):
+    name = "lists"
+    error = UserError
+    memory = 100_000, 30
+
+    def __init__(self, folder):
+        self.path = folder / "case.txt"
+
+    def make(self, rng):
+        kind = rng.randrange(6)
+        if kind == 0:
+            data = rng.randbytes(rng.randrange(200))
+        elif kind == 1:
+            data = rng.choice((b"v.mp4 1\n", b"\n", b" ", b"v", b"a 1 ")) * log_uniform(rng, 1, 20000)
+        else:
+            wild = rng.random() < 0.5
+            data = b"".join(
+                rng.choice(PATHS) + rng.choice((b" ", b" ", b"\t", b"  ")) + rng.choice(LABELS if wild else LABELS[:4])
+                + rng.choice(ENDS if wild else ENDS[:6]) for _ in range(rng.randrange(1, 8)))
+            data = mutate_bytes(rng, data) if kind == 2 else data
+        self.path.write_bytes(data)
+        return Case(self.path, data)
+
+    def load(self, case):
+        listed = read_list(case.path)
+        return [(listed.path(i), listed.label(i)) for i in range(len(listed))]
+
+    def check(self, case, result):
+        expected = judged(case.data)
+        if expected is None:
+            raise Wrong("read, though it is no list")
+        if [(path.encode("utf-8", "surrogateescape"), label) for path, label in result] != expected:
+            raise Wrong(f"{result!r:.100} where {expected!r:.100} was expected")
+
+    def check_refusal(self, case, error):
+        message = str(error)
+        if not message.startswith(f"{case.path}:") or not message.isprintable() or len(message) > 1000:
+            raise Wrong(f"a message that is not one line about the file: {message!r:.200}")
+        if judged(case.data) is not None:
+            raise Wrong(f"refused, though it is a list: {message!r:.200}")

@@ -1,0 +1,161 @@
+"""Damaged videos, judged by reading and converting every frame."""
+
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from fuzzing import Area, Wrong, mutate_bytes
+from video_files import H264, digest, every_frame, moving_square, write_video
+
+from video.capture import BadVideo, regular_file
+from video.decoder import MAX_FRAMES, sample_frames
+from video.decoder_processes import DecoderProcesses
+from video.video_facts import VideoFacts, VideoFactsCache
+
+MADE = [("mp4", "mp4v"), ("avi", "XVID"), ("avi", "MJPG"), ("mkv", "FFV1"), ("mkv", "VP80"), ("mpg", "PIM1"),
+        ("mov", "mp4v")]  # fmt: skip
+# Where ffmpeg is on the path: what videos of today are in, and its own ways to lay out an mp4.
+ENCODED = [
+    ("g12.mp4", "-c:v libx264 -g 12 -bf 2"), ("start.mp4", "-c:v libx264 -movflags faststart -g 50 -coder 0"),
+    ("fragments.mp4", "-c:v libx264 -movflags frag_keyframe+empty_moov -g 6"), ("h264.mkv", "-c:v libx264"),
+    ("h264.flv", "-c:v libx264"), ("h264.ts", "-c:v libx264 -f mpegts"), ("h264.avi", "-c:v libx264 -bf 0"),
+    ("hevc.mp4", "-c:v libx265 -x265-params log-level=none"), ("mpeg2.mpg", "-c:v mpeg2video"),
+    ("vp9.webm", "-c:v libvpx-vp9 -deadline realtime -cpu-used 8"), ("wmv2.asf", "-c:v wmv2"),
+    ("odd.mp4", "-c:v libx264 -vf scale=65:49 -pix_fmt yuv444p"),
+]  # fmt: skip
+OTHER = ("text", "noise", "picture", "empty", "folder", "fifo", "missing", "link")
+
+
+@dataclass
+class Case:
+    path: str
+    size: int
+    kind: str
+    known: bool  # decoded twice with the same VideoFactsCache, not with new ones
+
+    def __str__(self):
+        return f"{self.kind}, {self.size} bytes"
+
+
+def make_seeds(folder):
+    """{name: content} of sound videos of many containers and codecs, each of a few dozen small frames."""
+    folder.mkdir()
+    shutil.copy(H264, folder)
+    for i, (suffix, codec) in enumerate(MADE):
+        write_video(folder / f"{codec}.{suffix}", moving_square(20 + i, 48 + 16 * (i % 2), 64, seed=i), fourcc=codec)
+    if ffmpeg := shutil.which("ffmpeg"):
+        source = folder / f"{MADE[2][1]}.avi"
+        for name, options in ENCODED:
+            subprocess.run([ffmpeg, "-v", "quiet", "-y", "-i", source, *options.split(), folder / name])
+    # A build of ffmpeg may lack an encoder.
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.stat().st_size}
+
+
+def sampled(path, indices_of, counts):
+    """Digests of the frames that are wanted."""
+    digests = {}
+
+    def keep(places, frame):
+        digests.update(dict.fromkeys(places, digest(frame)))
+
+    known = sample_frames(path, indices_of, keep, counts)
+    return [digests.get(place) for place in range(len(indices_of(known.count)))]
+
+
+class Videos(Area):
+    name = "videos"
+    error = BadVideo
+    seconds = 60
+    memory = 300 << 20, 200  # FFmpeg takes what a frame of the size in the header takes, whatever the file's
+    traced = 0
+
+    def __init__(self, folder):
+        self.folder = folder / "cases"
+        self.seeds = make_seeds(folder / f"seeds{os.getpid()}")
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir()
+        self.decoders = DecoderProcesses(1, self.seconds, try_skipping=True)
+
+    def make(self, rng):
+        for path in self.folder.iterdir():
+            path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
+        name = rng.choice(list(self.seeds))
+        path, known = self.folder / f"case{Path(name).suffix}", rng.random() < 0.5
+        if rng.random() < 0.08:
+            kind = rng.choice(OTHER)
+            self._make_other(rng, kind, path)
+        else:
+            kind, data = self._damaged(rng, name)
+            path.write_bytes(data)
+        return Case(str(path), path.stat().st_size + 1 if path.is_file() else 1, f"{kind} {name}", known)
+
+    def _damaged(self, rng, name):
+        data = self.seeds[name]
+        kind = rng.choice(("bytes", "bytes", "bytes", "block", "cut", "zeros", "mixed", "joined"))
+        at, size = rng.randrange(len(data)), rng.randrange(1, 2000)
+        if kind == "bytes":
+            data = mutate_bytes(rng, data, list(self.seeds.values()))
+        elif kind == "block":  # the stretches that a bad disk or a bad download loses
+            data = data[:at] + rng.randbytes(size) + data[at + size :]
+        elif kind == "cut":
+            data = data[:at]
+        elif kind == "zeros":
+            data = data[:at] + bytes(min(size, len(data) - at)) + data[at + size :]
+        else:
+            other = self.seeds[rng.choice(list(self.seeds))]
+            head = rng.choice((at, min(at, 2000)))
+            data = data[:head] + other[head:] if kind == "mixed" else data + other
+        return kind, data
+
+    def _make_other(self, rng, kind, path):
+        if kind == "text":
+            path.write_text("no video at all\n" * rng.choice((1, 100, 5000)))
+        elif kind == "noise":
+            path.write_bytes(rng.randbytes(rng.randrange(1, 50000)))
+        elif kind == "picture":
+            frame = np.full((64, 64, 3), rng.randrange(256), np.uint8)
+            path.write_bytes(cv2.imencode(rng.choice((".png", ".jpg", ".bmp", ".webp")), frame)[1])
+        elif kind == "empty":
+            path.touch()
+        elif kind == "folder":
+            path.mkdir()
+        elif kind == "fifo":
+            os.mkfifo(path)
+        elif kind == "link":
+            path.symlink_to(rng.choice((path.name, "gone", "/dev/zero")))
+
+    def load(self, case):
+        """([digests of all frames], twice; [(indices, digests) of clips], where packets may be left out)."""
+        counts, seen = VideoFactsCache(), []
+        for _ in range(2):
+            seen.append(sampled(case.path, range, counts if case.known else VideoFactsCache()))
+        return seen, self._clips(case.path)
+
+    def _clips(self, path):
+        ((_, outcome),) = self.decoders.decode([path])
+        if not outcome.skips:
+            return []
+        counts = VideoFactsCache()
+        counts.put(path, regular_file(path), VideoFacts(outcome.count, None, skips=True))
+        clips = [range(start, outcome.count, 6) for start in range(outcome.count)]  # sparse enough to be read so
+        return [(clip, sampled(path, lambda count, clip=clip: clip, counts)) for clip in clips]
+
+    def check(self, case, result):
+        expected = every_frame(case.path)[:MAX_FRAMES]
+        whole, clips = result
+        for digests in whole:
+            if len(digests) != len(expected):
+                raise Wrong(f"{len(digests)} frames where a full read has {len(expected)}")
+        for indices, digests in [(range(len(expected)), digests) for digests in whole] + clips:
+            for index, found in zip(indices, digests, strict=True):
+                # A few ruins decode to what happens to be in memory: a second full read differs from the first.
+                if found != expected[index] == every_frame(case.path)[index]:
+                    raise Wrong(f"frame {index} differs from a full read's, in a clip of {len(indices)}")
+
+    def check_refusal(self, case, error):
+        if error.path != case.path or "\n" in str(error) or not error.reason:
+            raise Wrong(f"a message that is not one line about the file: {error!s:.200}")

@@ -1,0 +1,117 @@
+"""Start the command-line tools without paying for their imports each time: a process that has imported them forks.
+
+    with Zygote() as zygote:
+        run = zygote.start(["train_net_video", "--config_file", ...], log_path)
+
+A tool is named as here, or by its path in the repository. Each run is a real process with its own process group, whose
+standard output and error go to the log file. A prelude is Python text that the process executes before the tool, to
+prepare an accident for it.
+"""
+
+import json
+import os
+import runpy
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+REPO = Path(__file__).resolve().parents[2]
+
+
+class Run:
+    """A forked tool: its pid, and its status once it has ended (negative: the signal that ended it)."""
+
+    def __init__(self, zygote, pid):
+        self._zygote, self.pid, self.status = zygote, pid, None
+
+    def wait(self, timeout=120):
+        """Wait for the end; returns the status, or None after `timeout` seconds."""
+        if self.status is None:
+            self.status = self._zygote.ask({"wait": self.pid, "timeout": timeout})
+        return self.status
+
+    def kill(self, number=signal.SIGKILL):
+        if self.status is None:
+            os.kill(self.pid, number)
+
+    def kill_group(self, number=signal.SIGKILL):
+        """Kill the run with all that it has started."""
+        if self.status is None:
+            os.killpg(self.pid, number)
+
+
+class Zygote:
+    def __enter__(self):
+        self._process = subprocess.Popen([sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                         text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+        return self
+
+    def __exit__(self, *_):
+        self._process.stdin.close()
+        self._process.wait(timeout=60)
+
+    def ask(self, request):
+        self._process.stdin.write(json.dumps(request) + "\n")
+        self._process.stdin.flush()
+        return json.loads(self._process.stdout.readline())
+
+    def start(self, argv, log, prelude=""):
+        return Run(self, self.ask({"argv": [str(word) for word in argv], "log": str(log), "prelude": prelude}))
+
+    def run(self, argv, log, timeout=120, prelude=""):
+        return self.start(argv, log, prelude).wait(timeout)
+
+
+def fork_tool(argv, log, prelude):
+    pid = os.fork()
+    if pid:
+        # Here too, so that the group is there when the caller hears of it.
+        os.setpgid(pid, pid)
+        return pid
+    os.setpgid(0, 0)
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    tool = REPO / (argv[0] if argv[0].endswith(".py") else f"tools/{argv[0]}.py")
+    sys.path.insert(0, str(tool.parent))
+    sys.argv = [str(tool), *argv[1:]]
+    status = 1
+    try:
+        exec(prelude, {})
+        runpy.run_path(str(tool), run_name="__main__")
+    except SystemExit as end:
+        status = int(end.code or 0)
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+
+def wait_for(pid, timeout):
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.005)
+    return None
+
+
+def main():
+    sys.path[:0] = [str(REPO / "tools"), str(REPO / "lib")]
+    import test_net_video  # noqa: F401
+    import train_net_video  # noqa: F401
+
+    for line in sys.stdin:
+        request = json.loads(line)
+        if "argv" in request:
+            answer = fork_tool(request["argv"], request["log"], request["prelude"])
+        else:
+            answer = wait_for(request["wait"], request["timeout"])
+        print(json.dumps(answer), flush=True)
+
+
+if __name__ == "__main__":
+    main()
