@@ -12,8 +12,9 @@ import predict_video
 import test_net_video
 from core.config import load_config
 from data.class_ids import read_class_names
+from engine.prediction import find_videos, prediction_config, ranking
 from formats.caffe2_pickle import dump, load
-from predict_video import find_videos, parse_views, prediction_config, ranking, split_words
+from predict_video import parse_views, split_words
 from utils.errors import UserError
 
 

@@ -16,9 +16,10 @@ from video_files import moving_square, write_list, write_video
 import test_net_video
 import train_net_video
 from core.config import load_config
+from data.data_builder import protocol_of_test
+from engine.testing import config_as_tested, plan_clips
 from formats.caffe2_pickle import dump, load
-from models.inference import load_model
-from test_net_video import derive_test_config, plan_clips
+from models.model_builder_video import load_model
 from utils.errors import UserError
 
 # --------------------------------------------------------------------------------------------------- kind of test
@@ -34,11 +35,15 @@ from utils.errors import UserError
 ])
 def test_what_the_tool_sets(options, crop, multi_crop):
     words = [word for pair in options.items() for word in map(str, pair)]
-    cfg = load_config(None, ["TRAIN.CROP_SIZE", "208", "TRAIN.JITTER_SCALES", "[256,320]", *words])
+    cfg = load_config(None, ["TRAIN.CROP_SIZE", "208", "TRAIN.JITTER_SCALES", "[256,320]", "TEST.NUM_TEST_CLIPS", "30",
+                             *words])
     before = copy.deepcopy(cfg)
-    derived = derive_test_config(cfg)
-    found = derived.TEST.DATA_TYPE, derived.TRAIN.CROP_SIZE, derived.TEST.USE_MULTI_CROP
+    protocol = protocol_of_test(cfg)
+    printed = config_as_tested(cfg, protocol)
+    found = printed.TEST.DATA_TYPE, printed.TRAIN.CROP_SIZE, printed.TEST.USE_MULTI_CROP
     assert found == ("test", crop, multi_crop)
+    assert protocol.crop == (None if cfg.TEST.TEST_FULL_SIZE else crop) and protocol.multi_crop == multi_crop
+    assert protocol.clip_shape == (3, 32, crop, crop) and protocol.views == cfg.TEST.NUM_TEST_CLIPS
     assert cfg == before
 
 
@@ -154,7 +159,7 @@ def test_whole_frames_in_one_pass(test, job):
     output, results = test(**options)
     assert [video for video, _ in results] == [0] * 3 + [2] * 3
     cfg = load_config(legacy_run.YAML, legacy_run.words(job.data, job.folder)[2:])
-    model = load_model(cfg, job.weights, torch.device("cpu"))
+    model = load_model(cfg, job.weights, torch.device("cpu"), protocol_of_test(cfg).clip_shape, cfg.TEST.OUTPUT_NAME)
     for place, (name, starts, size) in {0: ("tall.mp4", (0, 8, 16), (208, 260)),
                                         3: ("damaged.avi", None, (312, 208))}.items():
         capture, frames = cv2.VideoCapture(str(job.data / name)), []

@@ -11,6 +11,7 @@ from data.lists import read_list
 from data.loader import TestClips, TestLoader, TrainClips, TrainLoader
 from data.records import SPATIAL_POSITIONS
 from data.sources import open_test_source, open_train_source
+from data.test_protocol import TestProtocol
 from data.transforms import normalize
 from utils.errors import UserError
 from video.video_facts import VideoFactsCache
@@ -60,44 +61,53 @@ def _random_clips(cfg, replicas, bad_videos, split, purpose, batch_size, first_r
     )
 
 
-def temporal_positions(cfg):
-    """Clips of a video over time: TEST.NUM_TEST_CLIPS counts every crop."""
-    crops = SPATIAL_POSITIONS[cfg.TEST.USE_MULTI_CROP]
-    if cfg.TEST.NUM_TEST_CLIPS % crops:
+def protocol_of_test(cfg):
+    """The TestProtocol of a configuration: the one place where its options are read.
+
+    TEST.TEST_FULLY_CONV takes three crops of TRAIN.JITTER_SCALES[0] pixels, TEST_FULLY_CONV_FLIP their mirror images
+    as well, TEST_FULL_SIZE whole frames; otherwise crops are of 224 pixels, as TEST.USE_MULTI_CROP says.
+
+    Raises:
+        UserError: TEST.NUM_TEST_CLIPS, which counts every crop, is not a multiple of the crops of a clip.
+    """
+    test = cfg.TEST
+    crop, multi_crop = 224, test.USE_MULTI_CROP
+    if test.TEST_FULLY_CONV or test.TEST_FULLY_CONV_FLIP:
+        crop, multi_crop = cfg.TRAIN.JITTER_SCALES[0], 1 if test.TEST_FULLY_CONV else 2
+    elif test.TEST_FULL_SIZE:
+        crop, multi_crop = None, 0
+    crops = SPATIAL_POSITIONS[multi_crop]
+    if test.NUM_TEST_CLIPS % crops:
         raise UserError(f"TEST.NUM_TEST_CLIPS: expected a multiple of the {crops} crops of a clip, "
-                        f"got {cfg.TEST.NUM_TEST_CLIPS}")
-    return cfg.TEST.NUM_TEST_CLIPS // crops
+                        f"got {test.NUM_TEST_CLIPS}")
+    return TestProtocol(cfg.TRAIN.VIDEO_LENGTH, cfg.TRAIN.SAMPLE_RATE, test.SCALE, crop, multi_crop,
+                        test.NUM_TEST_CLIPS // crops)
 
 
-def crop_of_test(cfg):
-    """Side of the square crops of a test, or None: whole frames (TEST.TEST_FULL_SIZE)."""
-    return None if cfg.TEST.TEST_FULL_SIZE else cfg.TRAIN.CROP_SIZE
-
-
-def test_source(cfg):
-    """The records of the test split. They and the clips' size are checked against the kind of test."""
-    _test_clips(cfg)
-    source = open_test_source(cfg.DATADIR, cfg.TEST.DATA_TYPE, cfg.TEST.USE_MULTI_CROP, temporal_positions(cfg))
-    if cfg.TEST.TEST_FULL_SIZE and (found := source.temporal_indices.max() + 1) != temporal_positions(cfg):
-        # Else the clips would not spread over the whole video.
+def test_source(cfg, protocol):
+    """The records of the test split, with their clips checked against the protocol. Raises UserError."""
+    clips_of_test(protocol)
+    source = open_test_source(cfg.DATADIR, "test", protocol.multi_crop, protocol.clips)
+    if protocol.crop is None and (found := source.temporal_indices.max() + 1) != protocol.clips:
+        # Otherwise the clips would not spread over the whole video.
         raise UserError(f"the test LMDB in {cfg.DATADIR} has {found} clips a video; TEST.NUM_TEST_CLIPS: expected "
                         f"{found} with TEST.TEST_FULL_SIZE True, got {cfg.TEST.NUM_TEST_CLIPS}")
     return source
 
 
-def _test_clips(cfg):
-    return TestClips(cfg.TRAIN.VIDEO_LENGTH, cfg.TRAIN.SAMPLE_RATE, crop_of_test(cfg), cfg.TEST.SCALE,
-                     temporal_positions(cfg))
+def clips_of_test(protocol):
+    """The TestClips of a protocol. Raises UserError if a crop is larger than the frames."""
+    return TestClips(protocol.frames, protocol.stride, protocol.crop, protocol.scale, protocol.clips)
 
 
-def test_loader(cfg, replicas, source, batches, bad_videos, counts=None):
+def test_loader(cfg, replicas, protocol, source, batches, bad_videos, counts=None):
     """The clips of the given batches of records of the source.
 
-    counts are VideoFactsCache to use in place of those that are kept in CHECKPOINT.DIR.
+    counts is a VideoFactsCache to use instead of the one kept in CHECKPOINT.DIR.
     """
     return TestLoader(
         source=source,
-        clips=_test_clips(cfg),
+        clips=clips_of_test(protocol),
         batches=batches,
         workers=decoder_threads(cfg, replicas),
         bad_videos=bad_videos,

@@ -88,6 +88,10 @@ class VideoList:
         path, _ = split_line(self._line(self._starts[index]).strip())
         return path.decode("utf-8", "surrogateescape")
 
+    def paths(self):
+        """Paths of all lines, in order (list of str)."""
+        return [self.path(index) for index in range(len(self))]
+
     def label(self, index):
         """First label of a line, counted from 0."""
         return self._labels[index]

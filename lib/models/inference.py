@@ -7,41 +7,10 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from models.compilation import Compiled, is_worth_compiling
-from models.complexity import count_operations
-from models.model_builder_video import create_model
 from models.resnet_helper import FrozenAffine
-from utils.checkpoints import initialize_params_from_file
 
 # The convolution before a norm has the norm's name without `_bn`, but for these.
 CONVOLUTION_BEFORE = {"res_conv1_bn": "conv1", "bn": "out"}
-
-
-def load_model(cfg, weights_file, device, clips=0):
-    """The network of a configuration with the weights of a file, in inference mode on a device.
-
-    Args:
-        cfg: configuration; TEST.OUTPUT_NAME says what comes out, `softmax` (probabilities) or `pred` (scores).
-        weights_file: a checkpoint or converted file.
-        device: torch.device.
-        clips: how many clips this process is going to score: a long run is compiled (MODEL.COMPILE).
-
-    Returns:
-        A module. Called with clips N x 3 x T x H x W (float32, normalised) it returns N x NUM_CLASSES, float32.
-
-    Raises:
-        UserError: options or weights that do not fit.
-    """
-    model = create_model(cfg, "test")
-    model.output = cfg.TEST.OUTPUT_NAME
-    initialize_params_from_file(model, weights_file, complete=True)
-    clip_shape = (3, cfg.TRAIN.VIDEO_LENGTH, cfg.TRAIN.CROP_SIZE, cfg.TRAIN.CROP_SIZE)
-    model.check_size(*clip_shape[1:])
-    # Before folding: how to run follows from the configuration and the data, and not from what is left of them, so
-    # that a test that goes on rounds as it did before.
-    is_long = is_worth_compiling(cfg.MODEL.COMPILE, lambda: clips * count_operations(model, clip_shape)[0], device)
-    network = for_inference(model.to(device), cfg.MODEL.PRECISION)
-    return Compiled(network) if is_long else network
 
 
 def for_inference(model, precision="float32"):

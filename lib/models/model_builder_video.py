@@ -4,11 +4,15 @@ from functools import partial
 
 from torch import nn
 
+from models.compilation import Compiled, is_worth_compiling
+from models.complexity import count_operations
+from models.inference import for_inference
 from models.initialization import initialize
 from models.nonlocal_helper import AFFINITIES, REACHES, NonLocalBlock
 from models.resnet_helper import FrozenAffine
 from models.resnet_video import ARCS, BLOCKS, ResNetVideo
 from models.resnet_video_org import ResNetVideoOrg
+from utils.checkpoints import initialize_params_from_file
 from utils.errors import UserError
 
 NETWORKS = {"resnet_video": ResNetVideo, "resnet_video_org": ResNetVideoOrg}
@@ -51,6 +55,32 @@ def create_model(cfg, split):
         nonlocal_cfg.USE_ZERO_INIT_CONV, nonlocal_cfg.BN_INIT_GAMMA,
     )
     return model.train(split == "train")
+
+
+def load_model(cfg, weights_file, device, clip_shape, output="softmax", clips=0):
+    """The network of a configuration with the weights of a file, in inference mode on a device.
+
+    Args:
+        cfg: configuration; TEST.OUTPUT_NAME says what comes out, `softmax` (probabilities) or `pred` (scores).
+        weights_file: a checkpoint or converted file.
+        device: torch.device.
+        clips: how many clips this process is going to score: a long run is compiled (MODEL.COMPILE).
+
+    Returns:
+        A module. Called with clips N x 3 x T x H x W (float32, normalised) it returns N x NUM_CLASSES, float32.
+
+    Raises:
+        UserError: options or weights that do not fit.
+    """
+    model = create_model(cfg, "test")
+    model.output = output
+    initialize_params_from_file(model, weights_file, complete=True)
+    model.check_size(*clip_shape[1:])
+    # Before folding: how to run follows from the configuration and the data, and not from what is left of them, so
+    # that a test that goes on rounds as it did before.
+    is_long = is_worth_compiling(cfg.MODEL.COMPILE, lambda: clips * count_operations(model, clip_shape)[0], device)
+    network = for_inference(model.to(device), cfg.MODEL.PRECISION)
+    return Compiled(network) if is_long else network
 
 
 def nonlocal_places(nonlocal_cfg, depth):

@@ -1,0 +1,156 @@
+"""What happens in videos: class probabilities of files, by the protocol of a test."""
+
+import copy
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from data.data_builder import Preprocessor, protocol_of_test, test_loader
+from data.loader import BadVideos
+from data.sources import expand_test_videos
+from engine.replicas import Replicas
+from engine.scoring import clips_per_pass, passes_of_videos
+from models import model_builder_video
+from utils.checkpoints import load_blobs
+from utils.errors import UserError
+from video.video_facts import VideoFactsCache
+
+logger = logging.getLogger(__name__)
+
+# What is taken from a folder. A file given by itself may have any name.
+VIDEO_SUFFIXES = (".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv",
+                  ".ts", ".vob", ".webm", ".wmv")
+
+# Crops of a clip -> the values of TEST.TEST_FULLY_CONV and TEST_FULLY_CONV_FLIP that make them.
+CROPS = {1: (False, False), 3: (True, False), 6: (False, True)}
+
+
+def find_videos(paths: list[str]) -> list[str]:
+    """Files as they are, and the videos below folders (by suffix, sorted by path), each once.
+
+    Raises UserError for a folder without any.
+    """
+    videos = {}
+    for path in paths:
+        found = [path]
+        if Path(path).is_dir():
+            found = sorted(str(file) for file in Path(path).rglob("*")
+                           if file.suffix.lower() in VIDEO_SUFFIXES and file.is_file())
+            if not found:
+                raise UserError(f"{path}: expected a folder with videos, found no file that ends in "
+                                f"{', '.join(VIDEO_SUFFIXES)}")
+        videos |= dict.fromkeys(found)
+    return list(videos)
+
+
+def prediction_config(cfg, views: tuple[int, int]):
+    """A copy of the configuration for views = (clips, crops) on one device, giving probabilities.
+
+    As many clips go through the network at once as in a test.
+    """
+    cfg = copy.deepcopy(cfg)
+    clips, crops = views
+    cfg.TEST.TEST_FULLY_CONV, cfg.TEST.TEST_FULLY_CONV_FLIP = CROPS[crops]
+    cfg.TEST.USE_MULTI_CROP = 0
+    cfg.TEST.NUM_TEST_CLIPS = clips * crops
+    cfg.TEST.OUTPUT_NAME = "softmax"
+    cfg.TEST.BATCH_SIZE //= cfg.NUM_GPUS
+    cfg.NUM_GPUS = 1
+    return cfg
+
+
+def check_classifier(cfg) -> None:
+    """Raise UserError where loading would keep an untrained classifier: one that is missing, or of another size."""
+    weights_file = cfg.TEST.PARAMS_FILE
+    if not weights_file:
+        raise UserError("TEST.PARAMS_FILE is not set: give the weights to predict with")
+    weights = load_blobs(weights_file).get("pred_w")
+    if weights is None:
+        raise UserError(f"{weights_file}: expected the weights of a trained network, but it has no classifier (pred_w)")
+    if len(weights) != cfg.MODEL.NUM_CLASSES:
+        raise UserError(f"{weights_file}: its classifier has {len(weights)} classes, but MODEL.NUM_CLASSES is "
+                        f"{cfg.MODEL.NUM_CLASSES}")
+
+
+class VideoClassifier(nn.Module):
+    """A network in inference mode that knows how videos are cut into views.
+
+    Called with clips N x 3 x T x H x W (float32, normalised) it returns N x K probabilities, float32.
+
+    Attributes:
+        protocol: TestProtocol.
+        device: torch.device.
+    """
+
+    def __init__(self, cfg, weights_file, device, views):
+        super().__init__()
+        self.cfg = prediction_config(cfg, views)
+        self.protocol = protocol_of_test(self.cfg)
+        self.device = torch.device(device)
+        self.network = model_builder_video.load_model(cfg, weights_file, self.device, self.protocol.clip_shape)
+
+    def forward(self, clips):
+        return self.network(clips)
+
+
+def load_model(cfg, weights_file, device: str | torch.device = "cpu",
+               views: tuple[int, int] = (10, 3)) -> VideoClassifier:
+    """The network of a configuration with the weights of a file, ready for predict().
+
+    Args:
+        cfg: from load_config.
+        weights_file: a checkpoint or converted file.
+        device: where it runs.
+        views: (clips, crops) of each video: clips spread over it, with 1, 3 or 6 crops each.
+
+    Raises:
+        UserError: options or weights that do not fit.
+    """
+    return VideoClassifier(cfg, weights_file, device, views)
+
+
+def predict(model: VideoClassifier, video: str) -> np.ndarray:
+    """(K,) float64 probabilities of the classes for a video file: the mean over its views.
+
+    Raises:
+        UserError: no frame of the video can be decoded.
+    """
+    bad_videos = BadVideos()
+    _, probabilities = next(predict_videos(model, model.cfg, Replicas(1, device=model.device), [video], bad_videos))
+    if probabilities is None:
+        bad, _ = bad_videos.known()
+        raise UserError(f"{video}: {bad[video]}")
+    return probabilities
+
+
+@torch.inference_mode()
+def predict_videos(model, cfg, replicas, videos: list[str],
+                   bad_videos: BadVideos) -> Iterator[tuple[str, np.ndarray | None]]:
+    """Yield (video, its K probabilities, float64) for each path, in order; None for a bad video.
+
+    Args:
+        model: network in inference mode that returns probabilities.
+        cfg: from prediction_config.
+        bad_videos: learns why a video is bad.
+    """
+    protocol = protocol_of_test(cfg)
+    source = expand_test_videos(videos, protocol.multi_crop, protocol.clips)
+    per_video = passes_of_videos(source.path_ids, np.arange(len(source)), clips_per_pass(cfg))
+    prepare = Preprocessor(cfg, replicas.device)
+    with test_loader(cfg, replicas, protocol, source, [part for passes in per_video for part in passes], bad_videos,
+                     counts=VideoFactsCache()) as loader:
+        for video, passes in zip(videos, per_video, strict=True):
+            scores = [model(prepare.clips(clips)).float().cpu().numpy()
+                      for clips, good in (next(loader) for _ in passes) if len(good)]
+            yield video, np.concatenate(scores).sum(0, dtype=np.float64) / protocol.views if scores else None
+
+
+def ranking(probabilities: np.ndarray, names: list[str] | None, count: int) -> list[dict]:
+    """The `count` most probable classes as dicts; of equal ones the lower id first."""
+    best = np.argsort(-probabilities, kind="stable")[:count]
+    return [{"class_id": int(i), "class_name": names[i] if names else None, "probability": float(probabilities[i])}
+            for i in best]

@@ -1,0 +1,98 @@
+"""Scoring the clips of a test with a network, resumable, in one or several processes."""
+
+import itertools
+import logging
+import math
+
+import numpy as np
+import torch
+
+from data.data_builder import Preprocessor, test_loader
+from data.loader import BadVideos, group_by_video
+from formats.result_file import SCORED, TODO, UNREADABLE, file_digest, value_digest
+from utils.misc import eta
+from utils.timer import Timer
+
+logger = logging.getLogger(__name__)
+
+
+def identity(cfg, protocol, source) -> dict[str, str]:
+    """What scores depend on, as digests: scores of another identity must not be mixed in."""
+    options = {name: cfg[name] for name in ("MODEL", "NONLOCAL", "RESNETS")}
+    options["TRAIN"] = [protocol.frames, protocol.stride, protocol.crop]
+    options["TEST"] = [protocol.scale, cfg.TEST.OUTPUT_NAME, protocol.multi_crop, protocol.views]
+    options["clips per pass"] = clips_per_pass(cfg)
+    positions = [source.path_ids, source.video_indices, source.temporal_indices]
+    if source.spatial_indices is not None:
+        positions.append(source.spatial_indices)
+    return {"weights": file_digest(cfg.TEST.PARAMS_FILE), "configuration": value_digest(options),
+            "list": value_digest(source.paths, *positions)}
+
+
+def clips_per_pass(cfg) -> int:
+    """How many clips of a video share a forward pass."""
+    return cfg.TEST.BATCH_SIZE // cfg.NUM_GPUS
+
+
+def passes_of_videos(path_ids: np.ndarray, ordinals: np.ndarray, size: int) -> list[list[np.ndarray]]:
+    """For each video, its records in passes of at most `size` (int64 ordinals)."""
+    return [np.split(video, range(size, len(video), size)) for video in group_by_video(path_ids, ordinals)]
+
+
+@torch.inference_mode()
+def score_clips(model, cfg, protocol, source, ordinals, replicas, scores_file, interruption) -> None:
+    """Score the given records into the root's ResultFile, except those already there; each video by one process.
+
+    Which clips share a forward pass depends on their video alone, so that a test that was interrupted and resumed, or
+    spread over other devices, computes the same.
+
+    Args:
+        model: function from normalised clips N x 3 x T x H x W to N x K.
+        protocol: TestProtocol.
+        source: TestSource.
+        ordinals: numbers of the records to score.
+        scores_file: the root's ResultFile (or what writes as one); None in other processes.
+        interruption: Interruption.
+    """
+    status = replicas.gather(scores_file.status if replicas.is_root else None)[0]
+
+    def passes_left(rank):
+        videos = passes_of_videos(source.path_ids, ordinals, clips_per_pass(cfg))[rank::replicas.processes]
+        return [part for passes in videos for part in passes if (status[part] == TODO).any()]
+
+    at_once = len(replicas.local)
+    rounds = max(math.ceil(len(passes_left(rank)) / at_once) for rank in range(replicas.processes))
+    prepare, timer, bad_videos = Preprocessor(cfg, replicas.device), Timer(), BadVideos()
+    videos_seen = np.zeros(cfg.TEST.DATASET_SIZE, bool)
+    videos_seen[source.video_indices[status == SCORED]] = True
+    planned_here = passes_left(replicas.rank)
+    with test_loader(cfg, replicas, protocol, source, planned_here, bad_videos) as loader:
+        work = zip(planned_here, loader, strict=True)
+        for i in range(rounds):
+            interruption.check()
+            timer.tic()
+            scored = [(planned, good, model(prepare.clips(clips)).float().cpu().numpy() if len(good) else None)
+                      for planned, (clips, good) in itertools.islice(work, at_once)]
+            timer.toc()
+            everyone = [part for parts in replicas.gather(scored) for part in parts]
+            for known in replicas.gather(bad_videos.known()):
+                bad_videos.merge(known)
+            if not replicas.is_root:
+                continue
+            good = write_scores(scores_file, everyone)
+            videos_seen[source.video_indices[good]] = True
+            logger.info("%d/%d iter (%d/%d videos): Time: %.3f (ETA: %s). ID: %s", i, rounds, videos_seen.sum(),
+                        cfg.TEST.DATASET_SIZE, timer.diff, eta(timer.average_time * (rounds - i - 1)),
+                        [int(source.video_indices[planned[0]]) for planned, _, _ in everyone])
+
+
+def write_scores(scores_file, parts) -> np.ndarray:
+    """Write passes (planned ordinals, those of readable videos, their scores or None). Returns the readable ones."""
+    good = np.concatenate([part for _, part, _ in parts])
+    order = np.argsort(good)
+    if len(good):
+        scores = np.concatenate([part for _, _, part in parts if part is not None])
+        scores_file.write(good[order], scores[order], SCORED)
+    planned = np.concatenate([part for part, _, _ in parts])
+    scores_file.write(np.setdiff1d(planned, good), None, UNREADABLE)
+    return good

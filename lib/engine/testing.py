@@ -1,0 +1,116 @@
+"""The test of a network: scores of every view of every video, accuracy over videos, results_probs.pkl."""
+
+import contextlib
+import copy
+import logging
+import math
+from pathlib import Path
+
+import numpy as np
+
+from core.config import print_cfg
+from data.data_builder import protocol_of_test, read_ground_truth, test_source
+from engine.interruption import EXIT_INTERRUPTED, Interrupted, Interruption
+from engine.scoring import identity, score_clips
+from formats.result_file import SCORED, ResultFile
+from models.model_builder_video import load_model
+from reports.video_scores import score_videos, write_results
+from utils.errors import UserError
+from utils.files import make_writable_folder
+
+logger = logging.getLogger(__name__)
+
+
+def test_net(cfg, replicas) -> int:
+    """Score every clip, report the accuracy over videos, and write results_probs.pkl. Returns the exit status."""
+    protocol = protocol_of_test(cfg)
+    if protocol.crop is None:
+        logger.info("Testing on whole frames of short side: %d", protocol.scale)
+    else:
+        logger.info("Setting test crop_size to: %d", protocol.crop)
+    print_cfg(config_as_tested(cfg, protocol))
+    if not cfg.TEST.PARAMS_FILE:
+        raise UserError("TEST.PARAMS_FILE is not set: give the weights to test")
+    labels = read_ground_truth(cfg)
+    source = test_source(cfg, protocol)
+    ordinals = plan_clips(source.video_indices, cfg.TEST.DATASET_SIZE, cfg.TEST.NUM_TEST_CLIPS, cfg.TEST.BATCH_SIZE)
+    # Whole frames have many sizes, each of which would be compiled separately.
+    compilable = 0 if protocol.crop is None else len(ordinals) // replicas.processes
+    model = load_model(cfg, cfg.TEST.PARAMS_FILE, replicas.device, protocol.clip_shape, cfg.TEST.OUTPUT_NAME,
+                       compilable)
+
+    folder = Path(cfg.CHECKPOINT.DIR)
+    with contextlib.ExitStack() as stack:
+        scores_file = None
+        if replicas.is_root:
+            make_writable_folder(folder)
+            computed_from = identity(cfg, protocol, source)
+            scores_file = stack.enter_context(ResultFile(
+                folder / "results_scores.h5", "scores of a test", computed_from, len(source),
+                {"scores": (cfg.MODEL.NUM_CLASSES,)}, {"video_indices": source.video_indices}, replace_finished=True))
+        try:
+            with Interruption(replicas) as interruption:
+                score_clips(model, cfg, protocol, source, np.unique(ordinals), replicas, scores_file, interruption)
+        except Interrupted:
+            return EXIT_INTERRUPTED
+        if replicas.is_root:
+            # In record order, and as often as the plan takes a record; a bad video has no clips.
+            clips = ordinals[scores_file.status[ordinals] == SCORED]
+            videos, scores = source.video_indices[clips], scores_file.columns["scores"][:][clips]
+            if labels is not None:
+                score_videos(videos, scores, labels, cfg.TEST.NUM_TEST_CLIPS).log()
+            logger.info("Test protocol: %s; %d of %d videos scored; weights %s (SHA-256 %s)", protocol,
+                        len(np.unique(videos)), cfg.TEST.DATASET_SIZE, Path(cfg.TEST.PARAMS_FILE).name,
+                        computed_from["weights"][:12])
+            write_results(folder / "results_probs.pkl", videos, scores)
+    return 0
+
+
+def config_after_training(cfg, weights):
+    """A copy of the configuration for the fully convolutional test that ends a training."""
+    cfg = copy.deepcopy(cfg)
+    cfg.TEST.update(PARAMS_FILE=str(weights), OUTPUT_NAME="softmax", TEST_FULLY_CONV=not cfg.TEST.TEST_FULL_SIZE)
+    return cfg
+
+
+def config_as_tested(cfg, protocol):
+    """A copy of the configuration with the options that a test overrides, for the log."""
+    cfg = copy.deepcopy(cfg)
+    cfg.TEST.update(DATA_TYPE="test", USE_MULTI_CROP=protocol.multi_crop)
+    cfg.TRAIN.CROP_SIZE = protocol.crop or protocol.scale
+    return cfg
+
+
+def plan_clips(video_indices: np.ndarray, dataset_size: int, clips_per_video: int, batch_size: int) -> np.ndarray:
+    """Which records to score, as legacy's batches over the wrapping LMDB would.
+
+    Args:
+        video_indices: (records,) video index of each record, in key order.
+        dataset_size, clips_per_video, batch_size: TEST.DATASET_SIZE, NUM_TEST_CLIPS and BATCH_SIZE.
+
+    Returns:
+        Ordinals of the records, at most clips_per_video for each video; further records of a video are logged and left
+        out. A number of records that differs from the number of clips is logged.
+    """
+    outside = np.flatnonzero((video_indices < 0) | (video_indices >= dataset_size))
+    if len(outside):
+        raise UserError(f"test record {outside[0]} (in key order) is of video {video_indices[outside[0]]}, expected "
+                        f"0 to {dataset_size - 1}: TEST.DATASET_SIZE is {dataset_size}")
+    if len(video_indices) != dataset_size * clips_per_video:
+        logger.warning("The test data have %d records; %d videos (TEST.DATASET_SIZE) of %d clips (TEST.NUM_TEST_CLIPS) "
+                       "have %d: is this the LMDB of another test?", len(video_indices), dataset_size, clips_per_video,
+                       dataset_size * clips_per_video)
+    wanted = math.ceil(dataset_size * clips_per_video / batch_size) * batch_size
+    seen = np.zeros(dataset_size, np.int64)
+    ordinals = []
+    for i in range(wanted):
+        if i % len(video_indices) == 0 and (seen[np.unique(video_indices)] >= clips_per_video).all():
+            break  # another round would only be skipped
+        ordinal = i % len(video_indices)
+        video = video_indices[ordinal]
+        if seen[video] == clips_per_video:
+            logger.info("Video id %d have been seen. Skip.", video)
+        else:
+            seen[video] += 1
+            ordinals.append(ordinal)
+    return np.array(ordinals)
