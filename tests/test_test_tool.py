@@ -207,7 +207,7 @@ def test_after_a_training_too(job, tmp_path, call_tool):
 def test_the_report_says_what_was_tested(test, job, options, expected):
     output, _ = test(**options)
     digest = hashlib.sha256(job.weights.read_bytes()).hexdigest()
-    [line] = re.findall(r"^\[INFO: test_net_video.py: .*\]: (Test protocol: .*)$", output, re.MULTILINE)
+    [line] = re.findall(r"^\[INFO: testing.py: .*\]: (Test protocol: .*)$", output, re.MULTILINE)
     assert line == (f"Test protocol: {expected}; 2 of 3 videos scored; weights c2_model_iter4.pkl "
                     f"(SHA-256 {digest[:12]})")
     assert output.index("top-5 accuracy") < output.index(line)

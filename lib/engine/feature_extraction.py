@@ -128,7 +128,7 @@ def extract(cfg, replicas, videos: list[str], blobs: list[str], output: str, ave
                 score_clips(features, cfg, protocol, source, np.arange(len(source)), replicas, writer, interruption)
         except Interrupted:
             return EXIT_INTERRUPTED
-        if replicas.is_root:
+        if file is not None:
             logger.info("Features saved to: %s (%d rows, %d of videos that could not be read)", output,
                         (file.status == SCORED).sum(), (file.status == UNREADABLE).sum())
     return 0

@@ -34,7 +34,7 @@ def find_videos(paths: list[str]) -> list[str]:
 
     Raises UserError for a folder without any.
     """
-    videos = {}
+    videos: dict[str, None] = {}
     for path in paths:
         found = [path]
         if Path(path).is_dir():

@@ -41,7 +41,7 @@ def test_net(cfg, replicas) -> int:
 
     folder = Path(cfg.CHECKPOINT.DIR)
     with contextlib.ExitStack() as stack:
-        scores_file = None
+        scores_file, computed_from = None, {}
         if replicas.is_root:
             make_writable_folder(folder)
             computed_from = identity(cfg, protocol, source)
@@ -53,7 +53,7 @@ def test_net(cfg, replicas) -> int:
                 score_clips(model, cfg, protocol, source, np.unique(ordinals), replicas, scores_file, interruption)
         except Interrupted:
             return EXIT_INTERRUPTED
-        if replicas.is_root:
+        if scores_file is not None:
             # In record order, and as often as the plan takes a record; a bad video has no clips.
             clips = ordinals[scores_file.status[ordinals] == SCORED]
             videos, scores = source.video_indices[clips], scores_file.columns["scores"][:][clips]
