@@ -1,15 +1,12 @@
-# Sourced by the run_*.sh scripts. Gives them
+# Sourced by the run_*.sh scripts. Defines
 #
 #     train_net CONFIG [KEY VALUE]...      tools/train_net_video.py
 #     test_net  CONFIG [KEY VALUE]...      tools/test_net_video.py
 #
-# From here on the current folder is scripts/: that is what relative paths start from, those in words that
-# the user appends too. A later KEY VALUE rules over an earlier one.
-#
-# PYTHON names the interpreter; without it, the repository's .venv if there is one, else python3.
+# and PYTHON (see _interpreter.sh). Changes to scripts/, which all relative paths start from, including those that the
+# user appends. A later KEY VALUE overrides an earlier one.
 set -euo pipefail
-[[ ${PYTHON:-} != [!/]*/* ]] || PYTHON=$PWD/$PYTHON
-unset CDPATH # with it, cd may go elsewhere, and print
+source "$(dirname "${BASH_SOURCE[0]}")/_interpreter.sh"
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
 train_net() { run_tool ../tools/train_net_video.py "$@"; }
@@ -22,7 +19,7 @@ run_tool() {
     dir=$(value_of CHECKPOINT.DIR "$@")
     dir=${dir:-../data/checkpoints/$(basename "$0" .sh)}
     mkdir -p -- "$dir"
-    run_logged "$dir/log.txt" "$(interpreter)" -u "$tool" --config_file "$config" \
+    run_logged "$dir/log.txt" "$PYTHON" -u "$tool" --config_file "$config" \
         CHECKPOINT.DIR "$dir" \
         DATADIR ../data/lmdb/kinetics_lmdb_multicrop/ \
         FILENAME_GT ../process_data/kinetics/vallist.txt \
@@ -40,27 +37,17 @@ value_of() {
     echo "$value"
 }
 
-interpreter() {
-    if [ -n "${PYTHON:-}" ]; then
-        echo "$PYTHON"
-    elif [ -x ../.venv/bin/python ]; then
-        echo ../.venv/bin/python
-    else
-        echo python3
-    fi
-}
-
-# run_logged LOG COMMAND...: show the command's output, add it to LOG, and exit with the command's status.
-# It is added, not written anew: a run that is started again goes on from its checkpoint, and its log with it.
+# run_logged LOG COMMAND...: show the command's output, append it to LOG, and exit with the command's status.
+# Appended, because a run that is started again resumes from its checkpoint and continues its log.
 run_logged() {
     local log=$1 command=$2 status=0 again=1 tee tool
     shift 2
-    # -i: Ctrl-C is for the tool, and its last lines shall be logged as well.
+    # -i: Ctrl-C is meant for the tool, whose last lines must be logged as well.
     exec 3> >(exec tee -a -i "$log")
     tee=$!
-    # In the background, as bash holds signals back while something runs in the foreground: what stops this
-    # script (Ctrl-C, a scheduler's SIGTERM) must reach the tool. Job control, as without it a background
-    # process ignores Ctrl-C.
+    # In the background, because bash defers signals while a foreground command runs, and what stops this script
+    # (Ctrl-C, a scheduler's SIGTERM) must reach the tool. With job control, because without it a background process
+    # ignores Ctrl-C.
     set -m
     "$command" "$@" >&3 2>&1 3>&- &
     tool=$!
@@ -69,7 +56,7 @@ run_logged() {
     for signal in INT TERM HUP; do
         trap "kill -s $signal $tool 2>/dev/null && again=1" "$signal"
     done
-    # A signal ends `wait` early; wait again then, for the status of the tool itself.
+    # A signal ends `wait` early; wait again to get the status of the tool itself.
     while [ "$again" = 1 ]; do
         again=0
         status=0

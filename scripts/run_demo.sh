@@ -1,44 +1,43 @@
 #!/usr/bin/env bash
-# The whole program on a small data set of its own: videos, lists, LMDBs, training with non-local blocks,
-# evaluation, fully convolutional test, curves. Started again, it goes on from what is there; KEY VALUE words
-# go to the training tool.
+# The whole program on a small generated data set: videos, lists, LMDBs, training with non-local blocks, evaluation,
+# fully convolutional test, curves. Started again, it continues with what already exists. KEY VALUE words go to the
+# training tool.
 bash "$(dirname "${BASH_SOURCE[0]}")/setup_env.sh"
 source "$(dirname "${BASH_SOURCE[0]}")/_run.sh"
 
-python=$(interpreter)
 data=../data/demo
 run=../data/checkpoints/run_demo
 
-# make_lmdb SPLIT SCRIPT LIST: an LMDB under its name is a finished one.
+# make_lmdb SPLIT SCRIPT LIST. An LMDB gets its name only when it is complete.
 make_lmdb() {
-    [ -d "$data/lmdb/$1" ] || "$python" "../process_data/kinetics/$2" --dataset_dir "$data/lmdb/$1" --list_file "$3"
+    [ -d "$data/lmdb/$1" ] || "$PYTHON" "../process_data/kinetics/$2" --dataset_dir "$data/lmdb/$1" --list_file "$3"
 }
 
 mkdir -p "$data/lmdb" "$run"
-"$python" ../process_data/demo/make_motion_videos.py "$data/videos" --train 40 --val 8
+"$PYTHON" ../process_data/demo/make_motion_videos.py "$data/videos" --train 40 --val 8
 for split in train val; do
-    "$python" ../process_data/kinetics/gen_py_list.py "$data/videos/$split" "$data/${split}list.txt" \
+    "$PYTHON" ../process_data/kinetics/gen_py_list.py "$data/videos/$split" "$data/${split}list.txt" \
         --classids "$data/videos/classids.json"
 done
-"$python" ../process_data/kinetics/shuffle_list_rep.py "$data/trainlist_shuffle_rep.txt" \
+"$PYTHON" ../process_data/kinetics/shuffle_list_rep.py "$data/trainlist_shuffle_rep.txt" \
     --list_file "$data/trainlist.txt"
 make_lmdb train create_video_lmdb.py "$data/trainlist_shuffle_rep.txt"
 make_lmdb val create_video_lmdb.py "$data/vallist.txt"
 make_lmdb test create_video_lmdb_test_multicrop.py "$data/vallist.txt"
 
-# In a subshell: train_net ends the shell that it runs in.
+# In a subshell, because train_net exits the shell that it runs in.
 (train_net ../configs/demo.yaml CHECKPOINT.DIR "$run" DATADIR "$data/lmdb/" FILENAME_GT "$data/vallist.txt" "$@")
-"$python" ../tools/plot_log.py "$run/log.txt" --output "$run/curves.png"
-"$python" ../tools/report_test.py "$run/results_probs.pkl" --truth "$data/vallist.txt" \
+"$PYTHON" ../tools/plot_log.py "$run/log.txt" --output "$run/curves.png"
+"$PYTHON" ../tools/report_test.py "$run/results_probs.pkl" --truth "$data/vallist.txt" \
     --classes "$data/videos/classids.json"
 weights=$(ls -t "$run"/checkpoints/c2_model_iter*.pkl | head -n 1)
-"$python" ../tools/visualize_attention.py --config_file ../configs/demo.yaml --output "$run/attention" \
+"$PYTHON" ../tools/visualize_attention.py --config_file ../configs/demo.yaml --output "$run/attention" \
     --video "$data/videos/val/updown/scene_0001.mp4" TEST.PARAMS_FILE "$weights"
 
 cd ..
 run=data/checkpoints/run_demo
 echo
-echo "The demo is done. $(grep -o 'top-1 accuracy: .*' "$run/log.txt" | tail -n 1) on videos that were not trained on;" \
+echo "The demo is done. $(grep -o 'top-1 accuracy: .*' "$run/log.txt" | tail -n 1) on held-out videos;" \
     "chance is 20."
 echo "  videos       data/demo/videos/{train,val}/<class>/"
 echo "  log          $run/log.txt"

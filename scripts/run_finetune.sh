@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Fine-tuning on the videos of data/mine from data/pretrained_model/finetune.pkl; DATASET.md makes both. Append
-# MODEL.NUM_CLASSES, TRAIN.DATASET_SIZE and TEST.DATASET_SIZE.
+# Fine-tuning on the videos of data/mine from data/pretrained_model/finetune.pkl; DATASET.md explains how to make both.
+# Append MODEL.NUM_CLASSES, TRAIN.DATASET_SIZE and TEST.DATASET_SIZE.
 source "$(dirname "${BASH_SOURCE[0]}")/_run.sh"
 
 train_net ../configs/finetune.yaml \

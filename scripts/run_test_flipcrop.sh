@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Fully convolutional test with mirror images of the model that run_i3d_nlnet_400k.sh trains: 10 clips x 6 crops per
-# video (3 crops and their mirror images), 4 GPUs.
+# Fully convolutional test of the model that run_i3d_nlnet_400k.sh trains: 10 clips x 6 crops per video (3 crops and
+# their mirror images), 4 GPUs.
 source "$(dirname "${BASH_SOURCE[0]}")/_run.sh"
 
 test_net ../configs/DBG_kinetics_resnet_8gpu_c2d_nonlocal_400k.yaml \

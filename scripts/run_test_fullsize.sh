@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Full-size fully convolutional test, the paper's own, of the model that run_i3d_nlnet_400k.sh trains: 10 clips per
-# video, each of whole frames (256 x 340, say) in one pass, 4 GPUs.
+# Full-size fully convolutional test, as in the paper, of the model that run_i3d_nlnet_400k.sh trains: 10 clips per
+# video, each with whole frames (e.g. 256 x 340) in one pass, 4 GPUs.
 source "$(dirname "${BASH_SOURCE[0]}")/_run.sh"
 
 test_net ../configs/DBG_kinetics_resnet_8gpu_c2d_nonlocal_400k.yaml \

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Test on one centre crop of 224 x 224 of the model that run_i3d_nlnet_400k.sh trains: 10 clips per video, 4 GPUs.
+# Test of the model that run_i3d_nlnet_400k.sh trains on one 224 x 224 centre crop: 10 clips per video, 4 GPUs.
 source "$(dirname "${BASH_SOURCE[0]}")/_run.sh"
 
 test_net ../configs/DBG_kinetics_resnet_8gpu_c2d_nonlocal_400k.yaml \

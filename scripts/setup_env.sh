@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Make the virtual environment .venv at the top of the repository with the packages of a requirements file, in the
-# versions and with the hashes of its lock file. Does nothing when that has been done for the same file contents.
+# Create the virtual environment .venv at the top of the repository with the packages of a requirements file, at the
+# versions and with the hashes of its lock file. Does nothing if this was done before for the same file contents.
 # Usage: setup_env.sh [requirements.txt]
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -14,13 +14,14 @@ echo "Setting up .venv from $lock (once)"
 
 pip() { .venv/bin/python -m pip --disable-pip-version-check --quiet "$@"; }
 
-# The locks are complete: pip need not look for what a package wants beside it.
+# The locks are complete, so pip need not resolve dependencies.
 locked() { pip install --require-hashes --no-deps -r "$1"; }
 
-# Where pip is configured to find a build of PyTorch for CPUs, that is meant; PyPI has none. One that is in .venv stays.
+# If pip is configured with an index that has the CPU build of PyTorch (PyPI does not), use it. A PyTorch that is already
+# in .venv is kept.
 pip show torch >/dev/null 2>&1 || locked requirements-cpu.lock >/dev/null 2>&1 || true
 locked "$lock"
-# PyPI's build of PyTorch wants NVIDIA's libraries, a build for CPUs does not.
+# PyPI's build of PyTorch requires NVIDIA's libraries, the CPU build does not.
 pip check >/dev/null 2>&1 || locked requirements-cuda.lock
 pip check
 touch "$stamp"

@@ -1,4 +1,4 @@
-"""Options, their defaults and files; what is refused, and how."""
+"""Options, their defaults and files; what is refused, and the error messages."""
 
 import ast
 import copy
@@ -21,8 +21,9 @@ from core.config import (
     log_options_without_effect,
     print_cfg,
 )
-from core.defaults import OPTIONS_WITHOUT_EFFECT, default_config
-from utils.collections import AttrDict
+from core.defaults import OPTIONS, default_config
+from core.option import Option
+from utils.collections import AttrDict, leaves
 
 
 def flat(cfg, prefix=""):
@@ -66,7 +67,7 @@ def test_legacy_log_shows_the_same_options(shared):
     lines = (shared / "reference/end_to_end/log.txt").read_text().split("\n")
     end = next(i for i, line in enumerate(lines) if "VIDEO_DECODER_THREADS" in line)
     legacy = ast.literal_eval("\n".join(lines[1 : end + 1]).removeprefix("INFO:core.config:"))
-    # Legacy read SOLVER.STEP_SIZE without having defined it; the others are this program's own.
+    # Legacy read SOLVER.STEP_SIZE without defining it; the others are additions of this program.
     own = {"SOLVER.STEP_SIZE", "NUM_PROCESSES", "CHECKPOINT.KEEP_LAST", "MODEL.PRECISION", "MODEL.COMPILE",
            "TRAIN.CHECKPOINT_ACTIVATIONS", "NONLOCAL.AFTER", "NONLOCAL.AFFINITY", "NONLOCAL.REACH",
            "DATALOADER.HANG_SECONDS", "TEST.TEST_FULL_SIZE"}
@@ -136,14 +137,14 @@ def test_order_of_yaml_and_command_line(yaml_file):
     cfg = load_config(path, ["TRAIN.BATCH_SIZE", "32", "SOLVER.WARMUP.WARMUP_ON", "True"])
     assert (cfg.TRAIN.BATCH_SIZE, cfg.TRAIN.CROP_SIZE, cfg.DATASET) == (32, 112, "kinetics")
     assert cfg.SOLVER.WARMUP.WARMUP_ON is True
-    assert cfg.TEST == default_config().TEST  # a group with nothing in it
+    assert cfg.TEST == default_config().TEST  # an empty group
 
 
-def test_later_words_rule():
+def test_later_words_override_earlier_ones():
     assert load_config(None, ["RNG_SEED", "3", "RNG_SEED", "4"]).RNG_SEED == 4
 
 
-def test_steps_of_the_user_stay():
+def test_steps_given_by_the_user_are_kept():
     assert load_config(None, ["SOLVER.STEPS", "[0, 10, 20]"]).SOLVER.STEPS == [0, 10, 20]
     assert load_config(None, ["SOLVER.STEP_SIZES", "[7, 8]"]).SOLVER.STEPS == [0, 7, 15]
 
@@ -159,14 +160,14 @@ def test_values_of_the_command_line():
     assert (cfg.SOLVER.LRS, cfg.DATADIR, cfg.CHECKPOINT.DIR) == ([1, 0.5, 0.1], r"C:\data", "")
 
 
-def test_null_is_taken_and_can_be_set_again(yaml_file):
+def test_null_is_accepted_and_can_be_overridden(yaml_file):
     path = yaml_file("FILENAME_GT: null\n")
     assert load_config(path).FILENAME_GT is None
     assert load_config(path, ["FILENAME_GT", "gt.txt"]).FILENAME_GT == "gt.txt"
     assert "NUM_GPUS = 'x' (str): expected int" in error_of("NUM_GPUS", "None", "NUM_GPUS", "x")
 
 
-def test_load_config_leaves_the_global_alone():
+def test_load_config_does_not_change_the_global():
     before = copy.deepcopy(config_module.config)
     cfg = load_config(None, ["TRAIN.BATCH_SIZE", "8", "SOLVER.LRS", "[1, 2]"])
     cfg.SOLVER.LRS.append(3)
@@ -174,7 +175,7 @@ def test_load_config_leaves_the_global_alone():
     assert config_module.config == before == default_config()
 
 
-def test_legacy_use_of_the_global(repo):
+def test_the_global_can_be_used_as_in_legacy(repo):
     program = """
 from core.config import config as cfg, cfg_from_file, cfg_from_list, assert_and_infer_cfg, print_cfg
 from utils.cli import setup_logging
@@ -245,7 +246,7 @@ def test_wrong_type(key, value, shown, expected):
     assert f"command line: {key} = {shown}: expected {expected}, as of the default " in error_of(key, value)
 
 
-def test_wrong_type_in_yaml_names_the_word_that_looks_like_a_number(yaml_file):
+def test_a_number_that_yaml_reads_as_text_is_shown_in_the_right_notation(yaml_file):
     path = yaml_file("SOLVER:\n  BASE_LR: 1e-4\n")  # YAML 1.1: a string
     assert error_of(config_file=path) == (
         f"{path}: SOLVER.BASE_LR = '1e-4' (str): expected float, as of the default 0.1 (written 1.0e-04)"
@@ -280,10 +281,10 @@ def test_odd_number_of_words(words):
     (["SOLVER.STEP_SIZES", "[10, -1]"], "SOLVER.STEP_SIZES: expected a list of integers >= 0"),
     (["SOLVER.LRS", "[1, 'a']"], "SOLVER.LRS: expected a list of numbers >= 0"),
     (["SOLVER.LRS", "None"], "SOLVER.LRS: expected a list of numbers >= 0"),
-    (["SOLVER.STEPS", "[1, 2]"], "SOLVER.STEPS: expected an ascending list from 0 on"),
-    (["SOLVER.STEPS", "[0, 2, 1]"], "SOLVER.STEPS: expected an ascending list from 0 on"),
+    (["SOLVER.STEPS", "[1, 2]"], "SOLVER.STEPS: expected an ascending list that starts with 0"),
+    (["SOLVER.STEPS", "[0, 2, 1]"], "SOLVER.STEPS: expected an ascending list that starts with 0"),
     (["SOLVER.STEPS", "10"], "SOLVER.STEPS: expected a list of integers >= 0"),
-    (["TEST.USE_MULTI_CROP", "3"], "TEST.USE_MULTI_CROP: expected 0, 1 or 2, got 3"),
+    (["TEST.USE_MULTI_CROP", "3"], "TEST.USE_MULTI_CROP: expected one of 0, 1, 2, got 3"),
     (["TRAIN", "{}"], "command line: TRAIN = {} (dict): TRAIN is a group of options"),
 ])
 def test_checks(words, beginning):
@@ -294,7 +295,7 @@ def test_checks(words, beginning):
     ("- 1\n- 2\n", "expected a YAML mapping of options"),
     ("just words", "expected a YAML mapping of options"),
     ("TRAIN: {BATCH_SIZE: [}", "not valid YAML at line 1"),
-    ("TRAIN:\n  CROP_SIZE: 1\nTRAIN:\n  BATCH_SIZE: 8\n", "at line 3, column 1: 'TRAIN' is there twice"),
+    ("TRAIN:\n  CROP_SIZE: 1\nTRAIN:\n  BATCH_SIZE: 8\n", "at line 3, column 1: duplicate key 'TRAIN'"),
     ("a: !!python/object/apply:os.system ['true']", "not valid YAML at line 1"),
     (b"DATASET: \xff\xfe", "not valid YAML"),
     ("DATASET: 2001-13-45", "not valid YAML"),
@@ -310,7 +311,7 @@ def test_checks(words, beginning):
     ("a0: &a0 [1,1,1,1,1,1,1,1]\n" + "".join(
         f"a{i}: &a{i} [{','.join([f'*a{i - 1}'] * 8)}]\n" for i in range(1, 30)), "no such option"),
 ])
-def test_bad_yaml_is_one_short_line(yaml_file, text, expected):
+def test_bad_yaml_gives_one_short_line(yaml_file, text, expected):
     message = error_of(config_file=yaml_file(text))
     assert expected in message
     assert len(message) < 1000
@@ -319,8 +320,8 @@ def test_bad_yaml_is_one_short_line(yaml_file, text, expected):
 @pytest.mark.parametrize("option", [
     "NUM_GPUS: {}", "DATADIR: {}", "SOLVER: {{STEPS: [{}]}}", "TEST: {{USE_MULTI_CROP: {}}}",
 ])
-@pytest.mark.parametrize("digits", [3000, 6000])  # Python spells out no integer of more than 4300 decimal digits
-def test_an_endless_integer_is_one_short_line(yaml_file, option, digits):
+@pytest.mark.parametrize("digits", [3000, 6000])  # Python refuses to print integers of more than 4300 digits
+def test_a_huge_integer_gives_one_short_line(yaml_file, option, digits):
     with pytest.raises(ConfigError) as caught:
         load_config(yaml_file(option.format("0x" + "f" * digits)))
     assert len(str(caught.value)) < 500 and "\n" not in str(caught.value)
@@ -330,6 +331,63 @@ def test_unreadable_yaml(tmp_path):
     path = str(tmp_path / "none.yaml")
     assert error_of(config_file=path) == f"{path}: cannot read the configuration: No such file or directory"
     assert "Is a directory" in error_of(config_file=str(tmp_path))
+
+
+# Declaring options
+
+
+def test_every_option_has_one_sentence_and_an_allowed_default():
+    for key, option in leaves(OPTIONS):
+        assert re.fullmatch(r"[A-Za-z].*\.", option.help), key
+        option.check(key, option.default)
+
+
+@pytest.fixture
+def declared(monkeypatch):
+    """A new option TRAIN.SHARE with the given declaration."""
+    return lambda *args, **fields: monkeypatch.setitem(OPTIONS["TRAIN"], "SHARE", Option(*args, **fields))
+
+
+def test_an_option_is_added_with_one_entry(declared, yaml_file, caplog):
+    declared(0.5, "A share.", low=0, high=1)
+    assert default_config().TRAIN.SHARE == load_config().TRAIN.SHARE == 0.5
+    assert load_config(yaml_file("TRAIN:\n  SHARE: 0.25\n")).TRAIN.SHARE == 0.25
+    cfg = load_config(None, ["TRAIN.SHARE", "1"])
+    assert typed({"": cfg.TRAIN.SHARE}) == typed({"": 1.0})
+    assert error_of("TRAIN.SHARE", "-1") == "TRAIN.SHARE: expected a number >= 0, got -1.0"
+    assert error_of("TRAIN.SHARE", "1.5") == "TRAIN.SHARE: expected a number <= 1, got 1.5"
+    assert error_of("TRAIN.SHARE", "None") == "TRAIN.SHARE: expected a number >= 0, got None"
+    assert error_of("TRAIN.SHARES", "1").endswith("no such option; the nearest is TRAIN.SHARE (float)")
+    with caplog.at_level(logging.INFO):
+        print_cfg(cfg)
+    assert "'SHARE': 1.0," in caplog.messages[1]
+
+
+@pytest.mark.parametrize(("declaration", "good", "bad"), [
+    (Option(1.0, "A number.", above=0), "0.5", {"0": "a number > 0, got 0.0"}),
+    (Option("a", "A word.", choices=("a", "b")), "'b'", {"c": "one of a, b, got 'c'", "None": "text, got None"}),
+    (Option("a", "A word.", nullable=True), "None", {}),
+    (Option(True, "A switch."), "False", {"None": "True or False, got None"}),
+    (Option([1], "Numbers.", items=int, low=1), "[3, 1]", {
+        "[0]": "a list of integers >= 1, got [0]", "[1.5]": "a list of integers >= 1, got [1.5]",
+        "None": "a list of integers >= 1, got None"}),
+    (Option([0.5, 2], "A range.", items=float, low=0, interval=True), "[2, 2]", {
+        "[2, 1.5]": "two numbers, 0 <= low <= high, got [2, 1.5]", "[1]": "two numbers, 0 <= low <= high, got [1]"}),
+    (Option(1, "Unused.", low=1, unused=True), "None", {}),
+])
+def test_checks_follow_from_the_declaration(declared, declaration, good, bad):
+    declared(**vars(declaration))
+    cfg = load_config(None, ["TRAIN.SHARE", good])
+    assert ast.literal_eval(good) == cfg.TRAIN.SHARE
+    assert {value: error_of("TRAIN.SHARE", value) for value in bad} == {
+        value: f"TRAIN.SHARE: expected {message}" for value, message in bad.items()}
+
+
+def test_an_option_declared_unused_is_logged_when_set(declared, caplog):
+    declared(1, "Unused.", unused=True)
+    with caplog.at_level(logging.INFO):
+        log_options_without_effect(load_config(None, ["TRAIN.SHARE", "2"]))
+    assert caplog.messages == ["Options without effect (accepted for old files): TRAIN.SHARE"]
 
 
 # The log, and AttrDict
@@ -352,10 +410,6 @@ def test_options_without_effect_are_logged_once_in_one_line(caplog):
     assert caplog.messages[0].endswith(": PROF_DAG, TEST.CROP_SIZE")
 
 
-def test_options_without_effect_exist():
-    assert flat(default_config()).keys() > OPTIONS_WITHOUT_EFFECT
-
-
 def test_attrdict():
     d = AttrDict(A=AttrDict(B=1))
     d.A.C = 2
@@ -367,7 +421,7 @@ def test_attrdict():
     assert d == {"A": {"B": 1}}
 
 
-def test_assert_and_infer_cfg_twice_is_as_once():
+def test_assert_and_infer_cfg_is_idempotent():
     cfg = load_config(None, ["SOLVER.STEP_SIZES", "[2, 3]"])
     again = copy.deepcopy(cfg)
     assert_and_infer_cfg(again)

@@ -142,7 +142,7 @@ OPTIONS = {
         "{tmp}/f.yaml: expected a YAML mapping of options, got 'NUM_GPUS 4'", {"f.yaml": "NUM_GPUS 4"}),
     "twice in the file": (
         "train_net_video --config_file {tmp}/f.yaml",
-        "{tmp}/f.yaml: not valid YAML at line 2, column 1: 'NUM_GPUS' is there twice",
+        "{tmp}/f.yaml: not valid YAML at line 2, column 1: duplicate key 'NUM_GPUS'",
         {"f.yaml": "NUM_GPUS: 4\nNUM_GPUS: 8\n"}),
     "a number that YAML takes for text": (
         "train_net_video --config_file {tmp}/f.yaml",
@@ -160,13 +160,13 @@ OPTIONS = {
         "command line: TRAIN = 4 (int): TRAIN is a group of options: expected e.g. TRAIN.PARAMS_FILE", {}),
     "an equals sign": (
         "train_net_video {job} NUM_GPUS=4",
-        "command line: 'NUM_GPUS=4': expected a blank and no equals sign: NUM_GPUS 4", {}),
+        "command line: 'NUM_GPUS=4': separate key and value with a space: NUM_GPUS 4", {}),
     "dashes": (
         "train_net_video {job} --NUM_GPUS 4",
-        "command line: '--NUM_GPUS': KEYs have no dashes; options with dashes come before them", {}),
+        "command line: '--NUM_GPUS': a KEY has no dashes; options with dashes must come first", {}),
     "the file last": (
         "train_net_video NUM_GPUS 4 --config_file f.yaml",
-        "command line: '--config_file': KEYs have no dashes; options with dashes come before them", {}),
+        "command line: '--config_file': a KEY has no dashes; options with dashes must come first", {}),
     "no file for the test": (
         "test_net_video NUM_GPUS 8 TEST.PARAMS_FILE {weights}",
         "no --config_file, and no MODEL.MODEL_NAME among the KEY VALUE words: which network?", {}),
@@ -175,7 +175,7 @@ OPTIONS = {
         "command line: expected pairs of KEY VALUE, got 3 words; 'LOG_PERIOD' has no value", {}),
     "a stray word": (
         "test_net_video NUM_GPUS 4 please LOG_PERIOD 3",
-        "command line: expected pairs of KEY VALUE, got 5 words; 'please' is no KEY", {}),
+        "command line: expected pairs of KEY VALUE, got 5 words; 'please' is not a KEY", {}),
     "wrong type": (
         "train_net_video {job} SOLVER.MAX_ITER many",
         "command line: SOLVER.MAX_ITER = 'many' (str): expected int, as of the default 500500", {}),
@@ -753,7 +753,7 @@ WEIGHTS_MISSING = "../data/pretrained_model/r50_pretrain_c2_model_iter450450_cle
     ("scripts/run_test_multicrop.sh", 1,
      ["error: cannot read the list ../process_data/kinetics/vallist.txt: No such file or directory"]),
     ("scripts/run_c2d_baseline_400k.sh NUM_GPUS=1", 1,
-     ["error: command line: 'NUM_GPUS=1': expected a blank and no equals sign: NUM_GPUS 1"]),
+     ["error: command line: 'NUM_GPUS=1': separate key and value with a space: NUM_GPUS 1"]),
     ("scripts/setup_env.sh requirements.yaml", 1,
      ["error: expected requirements.txt or requirements-dev.txt, got requirements.yaml"]),
     ("process_data/kinetics/run_createdb.sh", 1,

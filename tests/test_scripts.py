@@ -1,4 +1,4 @@
-"""The scripts of scripts/ and process_data/kinetics/, with an interpreter that only records its calls."""
+"""The shell scripts in scripts/ and process_data/kinetics/, run with an interpreter that only records its calls."""
 
 import json
 import os
@@ -38,7 +38,7 @@ TRAINING = {
     "run_i3d_nlnet_affine_400k": (FROZEN, AFFINE, "2", "True", "2", "0.5", None),
     "run_i3d_nlnet_affine_400k_128f": (FROZEN, AFFINE_32F, "2", "True", "2", "0.5", ("128", "1")),
 }
-# script: LMDB, clips x crops, and the option that says which crops
+# script: LMDB, clips x crops, and the option that selects the crops
 TESTS = {
     "run_test_multicrop": ("multicrop", None, {"TEST.TEST_FULLY_CONV": "True"}),
     "run_test_flipcrop": ("flipcrop", "60", {"TEST.TEST_FULLY_CONV_FLIP": "True"}),
@@ -48,7 +48,7 @@ TESTS = {
 
 
 def options_of(script):
-    """(tool, config, {key: value}) that a script is to give."""
+    """(tool, config, {key: value}) that a script must pass."""
     options = {
         "CHECKPOINT.DIR": f"../data/checkpoints/{script}",
         "DATADIR": "../data/lmdb/kinetics_lmdb_multicrop/",
@@ -57,7 +57,7 @@ def options_of(script):
     if script in TESTS:
         lmdb, clips, kind = TESTS[script]
         options["DATADIR"] = f"../data/lmdb/kinetics_lmdb_{lmdb}/"
-        options |= {"TEST.NUM_TEST_CLIPS": clips} if clips else {}  # the file's 30
+        options |= {"TEST.NUM_TEST_CLIPS": clips} if clips else {}  # None: 30, from the file
         weights = "../data/checkpoints/run_i3d_nlnet_400k/checkpoints/c2_model_iter400000.pkl"
         return "../tools/test_net_video.py", LONG, options | {
             "TEST.PARAMS_FILE": weights, "VIDEO_DECODER_THREADS": "5", "NONLOCAL.CONV3_NONLOCAL": "True",
@@ -79,7 +79,7 @@ def options_of(script):
 
 @pytest.fixture
 def checkout(repo, tmp_path):
-    """A copy of the scripts in a folder with a space in its name, beside an interpreter for them."""
+    """A copy of the scripts in a folder with a space in its name, next to a stub interpreter."""
     root = tmp_path / "my checkout"
     for folder in ("scripts", "process_data/kinetics"):
         (root / folder).mkdir(parents=True)
@@ -120,7 +120,7 @@ def calls(tmp_path):
 @pytest.mark.parametrize("script", [*TRAINING, *TESTS])
 def test_script(script, checkout, tmp_path):
     tool, config, expected = options_of(script)
-    # The interpreter by a path that is relative to the folder that the script is started from.
+    # The interpreter's path is relative to the folder that the script is started from.
     process = start(checkout / "scripts" / f"{script}.sh", "NUM_GPUS", "1", "DATASET", "two words",
                     cwd=tmp_path, stub="./python-stub", STUB_STATUS="7", CDPATH="/tmp")
     output = process.communicate(timeout=20)[0]
@@ -135,13 +135,13 @@ def test_script(script, checkout, tmp_path):
     assert output == log.read_text() == "to stdout\nto stderr\n"
 
 
-def test_there_are_no_other_run_scripts(repo):
+def test_every_run_script_is_tested(repo):
     scripts = {path.stem for path in (repo / "scripts").glob("run_*.sh")}
     assert {script for script in scripts if re.match("run_(c2d|i3d|test)_", script)} == {*TRAINING, *TESTS}
     assert len(TRAINING) == 15
 
 
-def test_a_second_run_adds_to_the_log(checkout, tmp_path):
+def test_a_second_run_appends_to_the_log(checkout, tmp_path):
     for _ in range(2):
         process = start(checkout / "scripts/run_i3d_nlnet_400k.sh", cwd="/", stub=tmp_path / "python-stub")
         process.communicate()
@@ -149,7 +149,7 @@ def test_a_second_run_adds_to_the_log(checkout, tmp_path):
     assert log.read_text().count("to stdout\n") == 2
 
 
-def test_the_log_goes_where_the_user_sends_the_checkpoints(checkout, tmp_path):
+def test_the_log_is_written_to_the_users_checkpoint_folder(checkout, tmp_path):
     process = start(checkout / "scripts/run_i3d_nlnet_400k.sh", "CHECKPOINT.DIR", str(tmp_path / "my run"),
                     cwd="/", stub=tmp_path / "python-stub")
     process.communicate()
@@ -159,7 +159,7 @@ def test_the_log_goes_where_the_user_sends_the_checkpoints(checkout, tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_signals_reach_the_tool_and_its_last_lines_the_log(checkout, tmp_path, number):
+def test_signals_reach_the_tool_and_its_last_lines_are_logged(checkout, tmp_path, number):
     process = start(checkout / "scripts/run_i3d_nlnet_400k.sh", cwd="/", stub=tmp_path / "python-stub",
                     STUB_WAITS="1")
     head = [process.stdout.readline() for _ in range(3)]
@@ -172,20 +172,20 @@ def test_signals_reach_the_tool_and_its_last_lines_the_log(checkout, tmp_path, n
     assert log.read_text() == "".join(head) + rest
 
 
-def test_a_killed_tool_shows_in_the_status(checkout, tmp_path):
+def test_the_status_shows_that_the_tool_was_killed(checkout, tmp_path):
     (tmp_path / "python-stub").write_text("#!/bin/sh\nkill -9 $$\n")
     process = start(checkout / "scripts/run_i3d_nlnet_400k.sh", cwd="/", stub=tmp_path / "python-stub")
     process.communicate()
     assert process.returncode == 137
 
 
-def test_without_python_the_environment_of_the_repository_is_used(checkout, tmp_path):
+@pytest.mark.parametrize("script", ["scripts/run_i3d_nlnet_400k.sh", "process_data/kinetics/run_createdb_test.sh"])
+def test_without_python_the_environment_of_the_repository_is_used(script, checkout, tmp_path):
     venv = checkout / ".venv/bin"
     venv.mkdir(parents=True)
     (tmp_path / "python-stub").rename(venv / "python")
     environment = {key: value for key, value in os.environ.items() if key != "PYTHON"}
-    script = checkout / "scripts/run_i3d_nlnet_400k.sh"
-    subprocess.run(["bash", str(script)], cwd="/", env=environment, check=True, capture_output=True)
+    subprocess.run(["bash", str(checkout / script)], cwd="/", env=environment, check=True, capture_output=True)
     assert len(calls(tmp_path)) == 1
 
 

@@ -7,6 +7,7 @@ iterations are done that every video is seen as often.
 from fractions import Fraction
 from itertools import accumulate, pairwise
 
+from utils.collections import value_at
 from utils.errors import UserError
 
 # Iteration counts that a positive number stands for (CHECKPOINT_PERIOD -1 means something else).
@@ -55,8 +56,8 @@ def plan_training(cfg, num_gpus=None, batch_size=None, dataset_size=None, epochs
     if warmup.WARMUP_ON:
         planned |= {"SOLVER.WARMUP.WARMUP_START_LR": _scaled_rate(warmup.WARMUP_START_LR, rate),
                     "SOLVER.WARMUP.WARMUP_END_ITER": _scaled(warmup.WARMUP_END_ITER, length)}
-    planned |= {key: _scaled(_get(cfg, key), length) for key in _PERIODS if _get(cfg, key) > 0}
-    return {key: value for key, value in planned.items() if value != _get(cfg, key)}
+    planned |= {key: _scaled(value_at(cfg, key), length) for key in _PERIODS if value_at(cfg, key) > 0}
+    return {key: value for key, value in planned.items() if value != value_at(cfg, key)}
 
 
 def _planned_steps(solver, rate, length):
@@ -79,9 +80,3 @@ def _scaled(iterations, factor):
 def _scaled_rate(rate, factor):
     # Through the decimals that the file has: 0.01 is a hundredth.
     return float(Fraction(repr(rate)) * factor)
-
-
-def _get(cfg, key):
-    for name in key.split("."):
-        cfg = cfg[name]
-    return cfg

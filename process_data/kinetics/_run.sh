@@ -1,17 +1,12 @@
-# Sourced by the run_createdb*.sh scripts. Gives them
+# Sourced by the run_createdb*.sh scripts. Defines
 #
 #     createdb SCRIPT DATASET_DIR LIST      write the LMDB of a list
 #
-# From here on the current folder is process_data/kinetics/. An LMDB that fails does not keep the next one from
-# being written, but the script is to `exit "$failed"`.
+# and changes to process_data/kinetics/. If one LMDB fails, the next one is still written, so the script must end with
+# `exit "$failed"`.
 set -uo pipefail
-[[ ${PYTHON:-} != [!/]*/* ]] || PYTHON=$PWD/$PYTHON
-unset CDPATH
+source "$(dirname "${BASH_SOURCE[0]}")/../../scripts/_interpreter.sh"
 cd "$(dirname "${BASH_SOURCE[0]}")" || exit 1
-if [ -z "${PYTHON:-}" ]; then
-    PYTHON=python3
-    [ ! -x ../../.venv/bin/python ] || PYTHON=../../.venv/bin/python
-fi
 
 failed=0
 trap 'exit 130' INT
