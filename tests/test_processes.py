@@ -160,7 +160,7 @@ def test_a_signal_leaves_a_checkpoint_and_a_status_of_its_own(zygote, repo, data
         assert run.wait(0.02) is None
     run.kill(signal.SIGTERM)
     assert run.wait() == EXIT_INTERRUPTED
-    assert "SIGTERM: ending this run" in (tmp_path / "log.txt").read_text()
+    assert "SIGTERM: stopping; run the same command again to resume" in (tmp_path / "log.txt").read_text()
     saved = list((tmp_path / "checkpoints").glob("*.pkl"))
     assert len(saved) == 1
     assert zygote.run(words, tmp_path / "log.txt") == 0
@@ -299,7 +299,7 @@ def test_a_killed_worker_ends_the_run(two_processes):
     assert process.wait(20) == 1
     assert time.monotonic() - start < 10
     errors = [line for line in log.read_text().splitlines() if "rror" in line]
-    assert len(errors) == 1 and "was ended by SIGKILL" in errors[0], errors
+    assert len(errors) == 1 and "was killed by SIGKILL" in errors[0], errors
     assert "Traceback" not in log.read_text()
     assert not any(alive(pid) for pid in workers)
 
