@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Run the test suite in its own virtual environment. Extra words go to pytest.
+# Run the linter, the type checker and the test suite in the virtual environment. Extra words are passed to pytest.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 bash scripts/setup_env.sh requirements-dev.txt
 .venv/bin/python -m ruff check .
+.venv/bin/python -m mypy
 exec .venv/bin/python -m pytest "$@"

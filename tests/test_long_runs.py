@@ -211,19 +211,19 @@ def cfg():
     return load_config(None, ["NUM_GPUS", "1"])
 
 
-STANDS = "what has been saved stands, and the same command goes on from there"
+RESUME = "everything saved so far is intact, run the same command again to resume"
 
 
 @pytest.mark.parametrize(("error", "line"), [
     (RuntimeError("CUDA error: unspecified launch failure\nCUDA kernel errors might be asynchronously reported"),
-     f"cpu: CUDA error: unspecified launch failure; {STANDS}"),
-    ("accelerator", f"cpu: CUDA error: device lost; {STANDS}"),
-    ("memory", "cpu: out of memory: smaller TRAIN.BATCH_SIZE and TEST.BATCH_SIZE, or more replicas (NUM_GPUS), take "
-               "less at a time; CUDA out of memory. Tried to allocate 2.00 GiB."),
+     f"cpu: CUDA error: unspecified launch failure; {RESUME}"),
+    ("accelerator", f"cpu: CUDA error: device lost; {RESUME}"),
+    ("memory", "cpu: out of memory: reduce TRAIN.BATCH_SIZE and TEST.BATCH_SIZE, or increase the number of replicas "
+               "(NUM_GPUS); CUDA out of memory. Tried to allocate 2.00 GiB."),
     (RuntimeError("[enforce fail at alloc_cpu.cpp:121] err == 0. DefaultCPUAllocator: can't allocate memory: you tried "
                   "to allocate 900000000000 bytes. Error code 12 (Cannot allocate memory)"),
-     "cpu: out of memory: smaller TRAIN.BATCH_SIZE and TEST.BATCH_SIZE, or more replicas (NUM_GPUS), take less at a "
-     "time; [enforce fail at alloc_cpu.cpp:121] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to "
+     "cpu: out of memory: reduce TRAIN.BATCH_SIZE and TEST.BATCH_SIZE, or increase the number of replicas (NUM_GPUS); "
+     "[enforce fail at alloc_cpu.cpp:121] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to "
      "allocate 900000000000 bytes. Error code 12 (Cannot allocate memory)"),
 ])
 def test_a_device_that_fails(error, line, cfg):
@@ -251,7 +251,7 @@ def test_a_device_that_is_lost_while_training(zygote, repo, data, tmp_path):
     words, log = tiny_job.command(repo, data, tmp_path, **CHEAP), tmp_path / "log.txt"
     assert zygote.run(words, log, prelude=at_iteration(5, accident)) == 1
     [error] = errors_in(log)
-    assert error.startswith("error: cpu: CUDA error: unspecified launch failure; what has been saved stands")
+    assert error.startswith("error: cpu: CUDA error: unspecified launch failure; everything saved so far is intact")
     assert names_in(tmp_path / "checkpoints") == ["c2_model_iter2.pkl", "c2_model_iter4.pkl"]
 
 

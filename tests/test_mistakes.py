@@ -192,7 +192,7 @@ OPTIONS = {
     "a batch that does not divide": (
         "train_net_video {job} NUM_GPUS 3", "TRAIN.BATCH_SIZE: expected a multiple of NUM_GPUS 3, got 4", {}),
     "a GPU that is not there": (
-        "train_net_video {job} ROOT_GPU_ID 3", "ROOT_GPU_ID: expected 0, as there is no GPU here, got 3", {}),
+        "train_net_video {job} ROOT_GPU_ID 3", "ROOT_GPU_ID: expected 0 because no GPU is available, got 3", {}),
     "unknown network": (
         "train_net_video {job} MODEL.MODEL_NAME resnet",
         "MODEL.MODEL_NAME: expected one of resnet_video, resnet_video_org, got 'resnet'", {}),

@@ -160,7 +160,7 @@ def test_a_signal_leaves_a_checkpoint_and_a_status_of_its_own(zygote, repo, data
         assert run.wait(0.02) is None
     run.kill(signal.SIGTERM)
     assert run.wait() == EXIT_INTERRUPTED
-    assert "SIGTERM: ending this run" in (tmp_path / "log.txt").read_text()
+    assert "SIGTERM: stopping; run the same command again to resume" in (tmp_path / "log.txt").read_text()
     saved = list((tmp_path / "checkpoints").glob("*.pkl"))
     assert len(saved) == 1
     assert zygote.run(words, tmp_path / "log.txt") == 0
@@ -178,12 +178,9 @@ def test_keeping_the_last_checkpoints_alone(zygote, repo, data, tmp_path):
 # ---------------------------------------------------------------------------------------------------- the test
 
 
-def test_command(repo, data, folder, weights, **options):
+def command_of_test(repo, data, folder, weights, **options):
     options = {"TEST__TEST_FULLY_CONV": True, "TRAIN__JITTER_SCALES": "[200,200]", "TEST__BATCH_SIZE": 2} | options
     return tiny_job.command(repo, data, folder, "test_net_video", TEST__PARAMS_FILE=weights, **options)
-
-
-test_command.__test__ = False
 
 
 def report(log):
@@ -195,7 +192,7 @@ def test_a_killed_test_gives_the_same_report(zygote, repo, data, undisturbed, tm
     kills = max(3, KILLS // 2)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     start = time.monotonic()
-    assert zygote.run(test_command(repo, data, whole, weights), tmp_path / "whole.txt") == 0
+    assert zygote.run(command_of_test(repo, data, whole, weights), tmp_path / "whole.txt") == 0
     longest = time.monotonic() - start
     rng, left = random.Random(1), list(range(kills))
 
@@ -203,7 +200,7 @@ def test_a_killed_test_gives_the_same_report(zygote, repo, data, undisturbed, tm
         if left and run.wait(rng.uniform(0, longest) / (kills - left.pop())) is None:
             run.kill()
 
-    done = train_until_done(zygote, test_command(repo, data, killed, weights), tmp_path / "killed.txt", disturb)
+    done = train_until_done(zygote, command_of_test(repo, data, killed, weights), tmp_path / "killed.txt", disturb)
     assert report(tmp_path / "killed.txt") == report(tmp_path / "whole.txt") != []
     assert (killed / "results_probs.pkl").read_bytes() == (whole / "results_probs.pkl").read_bytes()
     with capsys.disabled():
@@ -227,7 +224,7 @@ def interrupted_test(zygote, words, log):
 def test_scores_of_something_else_are_not_mixed_in(what, change, zygote, repo, data, undisturbed, tmp_path):
     weights = undisturbed / "checkpoints" / "c2_model_iter6.pkl"
     log, folder = tmp_path / "log.txt", tmp_path / "run"
-    interrupted_test(zygote, test_command(repo, data, folder, weights), log)
+    interrupted_test(zygote, command_of_test(repo, data, folder, weights), log)
     if what == "weights":
         weights = undisturbed / "checkpoints" / "c2_model_iter4.pkl"
     if what == "list":
@@ -237,7 +234,7 @@ def test_scores_of_something_else_are_not_mixed_in(what, change, zygote, repo, d
         (other / "test.txt").write_text("".join(reversed(lines)))
         data = other
     scores = (folder / "results_scores.h5").read_bytes()
-    assert zygote.run(test_command(repo, data, folder, weights, **change), log) == 1
+    assert zygote.run(command_of_test(repo, data, folder, weights, **change), log) == 1
     error = [line for line in log.read_text().splitlines() if line.startswith("error: ")]
     assert len(error) == 1 and "results_scores.h5" in error[0] and f"another {what}" in error[0]
     assert (folder / "results_scores.h5").read_bytes() == scores
@@ -246,9 +243,9 @@ def test_scores_of_something_else_are_not_mixed_in(what, change, zygote, repo, d
 def test_scores_of_a_finished_test_give_way(zygote, repo, data, undisturbed, tmp_path):
     for iteration in (6, 4):
         weights = undisturbed / "checkpoints" / f"c2_model_iter{iteration}.pkl"
-        assert zygote.run(test_command(repo, data, tmp_path, weights), tmp_path / f"{iteration}.txt") == 0
+        assert zygote.run(command_of_test(repo, data, tmp_path, weights), tmp_path / f"{iteration}.txt") == 0
     results = [entry[1] for entry in load_results(tmp_path / "results_probs.pkl")]
-    assert zygote.run(test_command(repo, data, tmp_path / "alone", weights), tmp_path / "alone.txt") == 0
+    assert zygote.run(command_of_test(repo, data, tmp_path / "alone", weights), tmp_path / "alone.txt") == 0
     assert results == [entry[1] for entry in load_results(tmp_path / "alone" / "results_probs.pkl")]
 
 
@@ -302,7 +299,7 @@ def test_a_killed_worker_ends_the_run(two_processes):
     assert process.wait(20) == 1
     assert time.monotonic() - start < 10
     errors = [line for line in log.read_text().splitlines() if "rror" in line]
-    assert len(errors) == 1 and "was ended by SIGKILL" in errors[0], errors
+    assert len(errors) == 1 and "was killed by SIGKILL" in errors[0], errors
     assert "Traceback" not in log.read_text()
     assert not any(alive(pid) for pid in workers)
 

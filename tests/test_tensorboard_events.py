@@ -111,7 +111,7 @@ def test_a_package_that_does_not_load_is_no_end(monkeypatch, caplog, tmp_path):
     with Events(tmp_path / "tensorboard", 1, 1) as events:
         events.add("train", 1, {"loss": 1.0})
     assert [record.getMessage() for record in caplog.records] == [
-        "TensorBoard events are not written: the package does not load: Descriptors cannot be created directly."]
+        "TensorBoard events are not written: the package cannot be imported: Descriptors cannot be created directly."]
 
 
 @pytest.mark.parametrize("when", ["__init__", "flush", "close"])

@@ -91,8 +91,8 @@ def test_a_video_out_of_range():
 # ----------------------------------------------------------------------------------------------------- real scores
 
 
-@pytest.fixture
-def test(job, tmp_path, call_tool):
+@pytest.fixture(name="test")
+def run_test(job, tmp_path, call_tool):
     """Test the job's weights on the lists: options -> (output, [video, scores] of each clip)."""
     def run(**options):
         options = {"data": job.data, "TEST__PARAMS_FILE": job.weights} | options
@@ -102,9 +102,6 @@ def test(job, tmp_path, call_tool):
         return output, load(tmp_path / "results_probs.pkl")
 
     return run
-
-
-test.__test__ = False  # a fixture, whatever pytest thinks of the name
 
 
 def test_three_crops_from_a_list_are_those_of_the_lmdb(test, job):

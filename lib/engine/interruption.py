@@ -1,43 +1,49 @@
-"""Ending a run on request without losing anything: SIGTERM (a scheduler), SIGINT (Ctrl-C)."""
+"""Stopping a run on request without losing work: SIGTERM (a scheduler), SIGINT (Ctrl-C)."""
 
 import logging
 import signal
+from typing import Self
 
 import torch
 
+from engine.replicas import Replicas
+
 logger = logging.getLogger(__name__)
 
-# The exit status of a run that was asked to end and can be started again (EX_TEMPFAIL).
+# Exit status of a run that was asked to stop and can be resumed (EX_TEMPFAIL).
 EXIT_INTERRUPTED = 75
 
 
 class Interrupted(Exception):
-    """The run was asked to end, and every process knows."""
+    """The run was asked to stop; raised in every process."""
 
 
 class Interruption:
-    """Notes SIGTERM and SIGINT from its making on, until restore(). The second SIGINT ends the process at once."""
+    """Context manager that records SIGTERM and SIGINT, from its creation to its end.
 
-    def __init__(self, replicas):
+    A second SIGINT raises KeyboardInterrupt.
+    """
+
+    def __init__(self, replicas: Replicas) -> None:
         self._replicas = replicas
         self._requested = 0
         self._previous = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
 
-    def _note(self, number, _):
+    def _note(self, number: int, _: object) -> None:
         if self._requested == signal.SIGINT and number == signal.SIGINT:
             raise KeyboardInterrupt
         self._requested = number
 
-    def check(self):
-        """Raise Interrupted if any process was asked to end. All processes must call it at the same points."""
+    def check(self) -> None:
+        """Raise Interrupted if any process was asked to stop. Collective: all processes must call it together."""
         number = int(self._replicas.max(torch.tensor(self._requested)))
         if number:
-            logger.info("%s: ending this run; started again it goes on from here", signal.Signals(number).name)
+            logger.info("%s: stopping; run the same command again to resume", signal.Signals(number).name)
             raise Interrupted
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)

@@ -1,4 +1,4 @@
-"""One process per device, from one command line or under torchrun."""
+"""Runs one process per device, from a single command line or under torchrun."""
 
 import contextlib
 import logging
@@ -10,7 +10,9 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeAlias
 
 import torch
 from torch import distributed
@@ -20,25 +22,30 @@ from engine.malloc import keep_freed_memory
 from engine.replicas import Replicas
 from models.precision import set_precision
 from utils.cli import ERROR_FILE
+from utils.collections import AttrDict
 from utils.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-# How long a process may take to end after another one has died, before it is killed.
+# work(cfg, replicas) -> exit status; None is 0.
+Work: TypeAlias = Callable[[AttrDict, Replicas], int | None]
+
+# Time that the other processes have to exit after one has died, before they are killed.
 GRACE_SECONDS = 1.0
-# Set for the processes that launch() starts: a pipe that closes when their parent dies, however it dies.
+# Passed to the processes that launch() starts: a pipe that closes when their parent dies, however it dies.
 PARENT_PIPE = "NLNET_PARENT_PIPE"
 
 
-def launch(work, cfg):
-    """Call work(cfg, replicas) in one process per device, and return the exit status.
+def launch(work: Work, cfg: AttrDict) -> int | None:
+    """Call work(cfg, replicas) in one process per device, and return the exit status (None is 0).
 
-    Under torchrun (RANK and WORLD_SIZE are set) this process is one of them already. Otherwise this program starts
-    itself once per device if there are several, waits, and passes SIGTERM and SIGINT on; when one process dies the
-    others are ended and its error is shown once.
+    Under torchrun (RANK and WORLD_SIZE are set), this process is already one of them. Otherwise, if several devices are
+    used, this program starts itself once per device, waits, and forwards SIGTERM and SIGINT. When one process dies, the
+    others are killed and its error is shown once.
 
     Raises:
-        UserError: NUM_GPUS replicas do not divide among the processes, or the processes do not find each other.
+        UserError: NUM_GPUS is not a multiple of the number of processes, the processes cannot connect to each other, or
+            a device fails or runs out of memory.
     """
     if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
         return _work_in_world(work, cfg)
@@ -48,8 +55,8 @@ def launch(work, cfg):
     return _start_processes(processes)
 
 
-def _choose_processes(cfg):
-    """The largest number of processes that divides NUM_GPUS and that devices and NUM_PROCESSES allow."""
+def _choose_processes(cfg: AttrDict) -> int:
+    """The largest divisor of NUM_GPUS that the devices and NUM_PROCESSES allow."""
     wanted = cfg.NUM_PROCESSES
     if torch.cuda.is_available():
         visible = torch.cuda.device_count() - cfg.ROOT_GPU_ID
@@ -57,13 +64,13 @@ def _choose_processes(cfg):
             raise UserError(f"ROOT_GPU_ID: expected 0 to {torch.cuda.device_count() - 1}, got {cfg.ROOT_GPU_ID}")
         limit = min(visible, wanted) if wanted else visible
     elif cfg.ROOT_GPU_ID:
-        raise UserError(f"ROOT_GPU_ID: expected 0, as there is no GPU here, got {cfg.ROOT_GPU_ID}")
+        raise UserError(f"ROOT_GPU_ID: expected 0 because no GPU is available, got {cfg.ROOT_GPU_ID}")
     else:
         limit = wanted or 1
     return max(d for d in range(1, cfg.NUM_GPUS + 1) if cfg.NUM_GPUS % d == 0 and d <= limit)
 
 
-def _device(cfg, local_rank):
+def _device(cfg: AttrDict, local_rank: int) -> torch.device:
     set_precision(cfg.MODEL.PRECISION)
     if not torch.cuda.is_available():
         keep_freed_memory()
@@ -73,19 +80,19 @@ def _device(cfg, local_rank):
     return device
 
 
-def _work_in_world(work, cfg):
-    """Take this process's place in the world that the environment describes."""
+def _work_in_world(work: Work, cfg: AttrDict) -> int | None:
+    """Do the work as one of the processes that the environment describes."""
     rank, processes = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     if cfg.NUM_GPUS % processes:
         raise UserError(f"NUM_GPUS: expected a multiple of the {processes} processes (WORLD_SIZE), got {cfg.NUM_GPUS}")
     _end_with_parent()
     if rank:
-        logging.getLogger().setLevel(logging.CRITICAL)  # log lines come from the root
+        logging.getLogger().setLevel(logging.CRITICAL)  # only the root logs
     device = _device(cfg, int(os.environ.get("LOCAL_RANK", rank)))
     if processes == 1:
         return _do(work, cfg, Replicas(cfg.NUM_GPUS, device=device))
     if device.type == "cpu":
-        # Share the cores, whatever the launcher has set.
+        # Divide the cores among the processes, regardless of what the launcher has set.
         here = int(os.environ.get("LOCAL_WORLD_SIZE", processes))
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // here))
     try:
@@ -93,48 +100,48 @@ def _work_in_world(work, cfg):
     except distributed.DistError as error:
         where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
         reason = "the address is already in use" if "EADDRINUSE" in str(error) else str(error).split("\n", 1)[0]
-        raise UserError(f"MASTER_ADDR:MASTER_PORT {where}: the processes cannot meet there: {reason}") from error
+        raise UserError(f"MASTER_ADDR:MASTER_PORT {where}: the processes cannot connect there: {reason}") from error
     status = _do(work, cfg, Replicas(cfg.NUM_GPUS, rank, processes, device))
     distributed.destroy_process_group()
     return status
 
 
-def _do(work, cfg, replicas):
-    """work(cfg, replicas), with a device that fails or is full told in one line."""
+def _do(work: Work, cfg: AttrDict, replicas: Replicas) -> int | None:
+    """work(cfg, replicas), reporting a device that fails or is out of memory in one line."""
     try:
         return work(cfg, replicas)
     except RuntimeError as error:
         first_line = str(error).split("\n", 1)[0]
         if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in first_line:
-            raise UserError(f"{replicas.device}: out of memory: smaller TRAIN.BATCH_SIZE and TEST.BATCH_SIZE, or more "
-                            f"replicas (NUM_GPUS), take less at a time; {first_line}") from error
-        # A failed assertion on the device is a bug of this program: that keeps its traceback.
+            raise UserError(f"{replicas.device}: out of memory: reduce TRAIN.BATCH_SIZE and TEST.BATCH_SIZE, or "
+                            f"increase the number of replicas (NUM_GPUS); {first_line}") from error
+        # A failed assertion on the device is a bug in this program and keeps its traceback.
         if first_line.startswith("CUDA error") and "assert" not in first_line:
-            raise UserError(f"{replicas.device}: {first_line}; what has been saved stands, and the same command goes "
-                            "on from there") from error
+            raise UserError(f"{replicas.device}: {first_line}; everything saved so far is intact, run the same command "
+                            "again to resume") from error
         raise
 
 
-def _end_with_parent():
-    """End this process when the one that launched it is gone, so that no orphan holds a device."""
+def _end_with_parent() -> None:
+    """Exit when the launching process dies, so that no orphan occupies a device."""
     if PARENT_PIPE not in os.environ:
         return
     pipe = int(os.environ[PARENT_PIPE])
 
-    def wait():
-        os.read(pipe, 1)  # nothing is ever written: this returns at the end of the pipe
+    def wait() -> None:
+        os.read(pipe, 1)  # returns when the pipe closes: nothing is ever written to it
         os._exit(1)
 
     threading.Thread(target=wait, daemon=True).start()
 
 
-def _start_processes(count):
-    """Run this program's command line in `count` processes; the exit status of the first that fails, else theirs."""
+def _start_processes(count: int) -> int:
+    """Run this command line in `count` processes. Returns the exit status of the first that failed, else theirs."""
     with tempfile.TemporaryDirectory(prefix="nlnet-") as folder, contextlib.ExitStack() as stack:
         read_end, write_end = os.pipe()
         stack.callback(os.close, write_end)
         stack.callback(os.close, read_end)
-        children = []
+        children: list[subprocess.Popen[bytes]] = []
         stack.callback(_end_all, children)
         environment = os.environ | {
             "WORLD_SIZE": str(count),
@@ -143,8 +150,8 @@ def _start_processes(count):
             "MASTER_PORT": os.environ.get("MASTER_PORT") or str(_free_port()),
             PARENT_PIPE: str(read_end),
         }
-        environment.setdefault("GLOO_SOCKET_IFNAME", "lo")  # all on this machine, whatever its host name resolves to
-        # In sessions of their own: a Ctrl-C of the terminal reaches them once, through us.
+        environment.setdefault("GLOO_SOCKET_IFNAME", "lo")  # local, whatever the host name resolves to
+        # In new sessions, so that Ctrl-C reaches them only once, through this process.
         with _forward_signals(children):
             for rank in range(count):
                 error_file = {ERROR_FILE: str(Path(folder, str(rank)))}
@@ -158,18 +165,15 @@ def _start_processes(count):
         return max(child.returncode for child in children)
 
 
-def _free_port():
+def _free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return free.getsockname()[1]
 
 
 @contextlib.contextmanager
-def _forward_signals(children):
-    received = []
-
-    def forward(number, _):
-        received.append(number)
+def _forward_signals(children: list[subprocess.Popen[bytes]]) -> Iterator[None]:
+    def forward(number: int, _: object) -> None:
         for child in children:
             if child.poll() is None:
                 child.send_signal(number)
@@ -182,13 +186,13 @@ def _forward_signals(children):
             signal.signal(number, handler)
 
 
-def _wait(children, folder):
-    """Wait until all have ended well or as asked to (None), or one has not (its rank: whose error came first)."""
+def _wait(children: list[subprocess.Popen[bytes]], folder: Path) -> int | None:
+    """Wait for all. Returns None if all succeeded or stopped on request, else the rank of the first that failed."""
     while True:
         statuses = [child.poll() for child in children]
         failed = [rank for rank, status in enumerate(statuses) if status not in (None, 0, EXIT_INTERRUPTED)]
         if failed:
-            # Those that lost a peer fail too, after it: the first error written is the cause.
+            # Processes that lose a peer fail as well, but later: the first error written is the cause.
             errors = [rank for rank in failed if (folder / str(rank)).exists()]
             silent = [rank for rank in failed if rank not in errors]
             return silent[0] if silent else min(errors, key=lambda rank: (folder / str(rank)).stat().st_mtime_ns)
@@ -197,7 +201,7 @@ def _wait(children, folder):
         time.sleep(0.02)
 
 
-def _end_all(children):
+def _end_all(children: list[subprocess.Popen[bytes]]) -> None:
     for child in children:
         if child.poll() is None:
             child.kill()
@@ -205,8 +209,8 @@ def _end_all(children):
         child.wait()
 
 
-def _report(rank, children, folder):
-    """Show the error of the process that failed first; returns the exit status for this program."""
+def _report(rank: int, children: list[subprocess.Popen[bytes]], folder: Path) -> int:
+    """Show the error of the process that failed first. Returns the exit status for this program."""
     status = children[rank].returncode
     deadline = time.monotonic() + GRACE_SECONDS
     for child in children:
@@ -214,8 +218,8 @@ def _report(rank, children, folder):
             child.wait(max(0, deadline - time.monotonic()))
     if status < 0:
         name = signal.Signals(-status).name
-        raise UserError(f"process {rank} of {len(children)} (pid {children[rank].pid}) was ended by {name}; "
-                        "checkpoints up to here are untouched")
+        raise UserError(f"process {rank} of {len(children)} (pid {children[rank].pid}) was killed by {name}; "
+                        "existing checkpoints are intact")
     error = folder / str(rank)
     if error.exists():
         sys.stdout.flush()

@@ -1,4 +1,4 @@
-"""Memory of a process on the CPU that computes the same things again and again."""
+"""Tuning malloc for a CPU process that repeats the same computation."""
 
 import contextlib
 import ctypes
@@ -7,11 +7,11 @@ import ctypes
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
 
 
-def keep_freed_memory():
-    """Let malloc keep what is freed, up to the most that was in use, instead of giving it back to the system.
+def keep_freed_memory() -> None:
+    """Make malloc keep freed memory for reuse, up to the peak usage, instead of returning it to the system.
 
-    A training step frees and allocates the same hundreds of megabytes each time. Getting them from the system anew,
-    zeroed page by page, takes as long as a small network's arithmetic. No effect without the GNU C library.
+    Every training step frees and allocates the same hundreds of megabytes. Getting them from the system again, zeroed
+    page by page, takes as long as the arithmetic of a small network. No effect without the GNU C library.
     """
     with contextlib.suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL(None).mallopt

@@ -1,15 +1,17 @@
-"""NUM_GPUS replicas of a training, on whatever devices there are.
+"""The NUM_GPUS replicas of a training, on the available devices.
 
-A replica is legacy's GPU: a share of the batch with its own batch statistics and its own dropout. How many
-processes share the replicas, and how many of them one process hosts, changes nothing but the order of float sums.
+A replica corresponds to one GPU of legacy: a share of the batch with its own batch statistics and its own dropout. How
+the replicas are distributed over processes affects only the order of floating-point sums.
 """
 
 import contextlib
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any, TypeVar, cast
 
 import torch
-from torch import distributed
+from torch import distributed, nn
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
@@ -17,13 +19,15 @@ from models.precision import autocast
 from utils.bn_helper import running_statistics_frozen
 from utils.metrics import topk_errors
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True)
 class Replicas:
-    """This process's place among the processes that share NUM_GPUS replicas.
+    """This process's part of the NUM_GPUS replicas.
 
-    Process `rank` of `processes` hosts the replicas `local`, one after another, on `device`. The methods below are
-    collective: every process calls them, in the same order.
+    Process `rank` of `processes` runs the replicas `local`, one after another, on `device`. The methods are collective:
+    every process must call them, in the same order.
     """
 
     total: int
@@ -32,74 +36,78 @@ class Replicas:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     @property
-    def is_root(self):
+    def is_root(self) -> bool:
         return self.rank == 0
 
     @property
-    def local(self):
-        """Numbers of the replicas that this process hosts."""
+    def local(self) -> range:
+        """Indices of the replicas of this process."""
         per_process = self.total // self.processes
         return range(self.rank * per_process, (self.rank + 1) * per_process)
 
-    def sum(self, tensor):
-        """Sum of a tensor over the processes, in place, on all of them."""
+    def sum(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Sum a tensor over the processes, in place; every process gets the result."""
         if self.processes > 1:
             distributed.all_reduce(tensor)
         return tensor
 
-    def max(self, tensor):
-        """Elementwise maximum of a tensor over the processes, in place, on all of them."""
+    def max(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Elementwise maximum of a tensor over the processes, in place; every process gets the result."""
         if self.processes > 1:
             distributed.all_reduce(tensor, distributed.ReduceOp.MAX)
         return tensor
 
-    def gather(self, value):
-        """The processes' picklable values, in order of rank, on all of them."""
+    def gather(self, value: T) -> list[T]:
+        """The picklable values of all processes, ordered by rank; every process gets the list."""
         if self.processes == 1:
             return [value]
-        values = [None] * self.processes
+        values: list[Any] = [None] * self.processes
         distributed.all_gather_object(values, value)
         return values
 
-    def broadcast_buffers(self, model):
-        """Give every process the root's running statistics."""
+    def broadcast_buffers(self, model: nn.Module) -> None:
+        """Copy the root's running statistics to every process."""
         if self.processes > 1:
             for buffer in model.buffers():
                 distributed.broadcast(buffer, 0)
 
-    def parallel(self, model):
-        """The model as training passes call it: gradients are reduced in buckets while the backward pass runs."""
+    def parallel(self, model: nn.Module) -> nn.Module:
+        """Wrap a model for training passes: gradients are reduced in buckets during the backward pass."""
         if self.processes == 1:
             return model
         device_ids = [self.device] if self.device.type == "cuda" else None
         return DistributedDataParallel(model, device_ids, forward_sync_buffers=False, gradient_as_bucket_view=True)
 
 
-def forward_backward(parallel_model, batch, replicas, seed, it, precision="float32"):
-    """One iteration's passes: leaves in every `.grad` the mean over the replicas of their gradients.
+def forward_backward(parallel_model: nn.Module, batch: Sequence[tuple[torch.Tensor, torch.Tensor]], replicas: Replicas,
+                     seed: int, it: int, precision: str = "float32") -> torch.Tensor:
+    """Forward and backward passes of one iteration: every `.grad` becomes the mean over all replicas.
 
     Args:
         parallel_model: network in training mode, from Replicas.parallel.
-        batch: per local replica (clips N x 3 x T x H x W normalised, labels N int64).
-        seed, it: RNG_SEED and the 0-based iteration, from which with the replica's number its dropout follows.
+        batch: for each local replica (clips N x 3 x T x H x W, normalised; labels N, int64).
+        replicas: this process's replicas.
+        seed: RNG_SEED. Dropout is determined by seed, iteration and replica.
+        it: 0-based iteration.
         precision: MODEL.PRECISION.
 
     Returns:
-        Tensor (NUM_GPUS, 3) on the replicas' device: each local replica's loss scaled by 1 / NUM_GPUS, and its counts
-        of top-1 and top-5 errors; rows of other processes' replicas are zero.
+        Tensor (NUM_GPUS, 3) on the device of the replicas: the loss of each local replica divided by NUM_GPUS, and its
+        numbers of top-1 and top-5 errors. Rows of replicas in other processes are zero.
     """
     results = torch.zeros(replicas.total, 3, device=replicas.device)
     for replica, (clips, labels) in zip(replicas.local, batch, strict=True):
         torch.manual_seed(zlib.crc32(f"dropout {seed} {it} {replica}".encode()))
-        # Gradients of the local replicas add up; the last one's backward pass takes the sum to the other processes.
+        # Gradients of the local replicas accumulate; the last backward pass reduces the sum over the processes.
         is_last = replica == replicas.local[-1]
-        local_only = contextlib.nullcontext() if is_last or replicas.processes == 1 else parallel_model.no_sync()
-        # Running statistics follow the root replica alone, as what legacy saved did.
+        reduced = is_last or replicas.processes == 1
+        local_only = contextlib.nullcontext() if reduced else cast(DistributedDataParallel, parallel_model).no_sync()
+        # Only the root replica updates the running statistics, because legacy saved only those.
         with running_statistics_frozen(parallel_model, frozen=replica != 0), local_only:
             with autocast(precision, clips.device):
                 scores = parallel_model(clips)
             loss = F.cross_entropy(scores, labels)
-            # The reduction averages over the processes: what is left is to average over the local replicas.
+            # The reduction averages over the processes; this averages over the local replicas.
             (loss / len(replicas.local)).backward()
         with torch.no_grad():
             results[replica, 0] = loss / replicas.total

@@ -1,62 +1,65 @@
-"""The numbers of a training's log lines as TensorBoard events, where the tensorboard package is there."""
+"""The numbers of the training log as TensorBoard events, if the tensorboard package is installed."""
 
 import contextlib
 import logging
+import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any, Self
 
 logger = logging.getLogger(__name__)
 
 
 class Events:
-    """Writes scalars under folder/train and folder/val, two runs whose curves TensorBoard lays over each other.
+    """Writes scalars to folder/train and folder/val, two runs whose curves TensorBoard overlays.
+
+    Without the package nothing is written. Errors are only logged as warnings: they must not end a training.
 
     Args:
-        folder: made when there is something to write.
-        first_train, first_val: the first step, counted from 1, that is still to come of each. Events from there on of
-            a run that was ended are hidden, as this one writes them anew.
-
-    Without the package nothing is written. No trouble with it is more than a warning: a training does not end for it.
+        folder: created if needed.
+        first_train, first_val: the next step of each run, counted from 1. Events that an interrupted run wrote from
+            there on are hidden, because they are written again.
     """
 
-    def __init__(self, folder, first_train, first_val):
-        self._writers = {}
+    def __init__(self, folder: str | os.PathLike[str], first_train: int, first_val: int) -> None:
+        self._writers: dict[str, Any] = {}
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
             return
-        except Exception as error:  # versions of packages that do not go together raise anything
-            logger.warning("TensorBoard events are not written: the package does not load: %s", error)
+        except Exception as error:  # incompatible package versions can raise anything
+            logger.warning("TensorBoard events are not written: the package cannot be imported: %s", error)
             return
         with self._guarded():
             self._writers = {run: SummaryWriter(str(Path(folder) / run), purge_step=first)
                              for run, first in (("train", first_train), ("val", first_val))}
             logger.info("TensorBoard events are written to: %s", folder)
 
-    def add(self, run, step, values):
-        """Write {tag: number} of a step of a run, "train" or "val"."""
+    def add(self, run: str, step: int, values: Mapping[str, float]) -> None:
+        """Write {tag: number} for one step of a run, "train" or "val"."""
         if not self._writers:
             return
         with self._guarded():
             for tag, value in values.items():
                 self._writers[run].add_scalar(tag, value, step)
-            self._writers[run].flush()  # before the next checkpoint: a resumed run does not write this again
+            self._writers[run].flush()  # now: a run resumed from a later checkpoint does not write this again
 
-    def close(self):
+    def close(self) -> None:
         with self._guarded():
             for writer in self._writers.values():
                 writer.close()
         self._writers = {}
 
     @contextlib.contextmanager
-    def _guarded(self):
+    def _guarded(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
             logger.warning("TensorBoard events are no longer written: %s", error)
             self._writers = {}
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         self.close()

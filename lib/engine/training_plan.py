@@ -1,33 +1,37 @@
-"""The same training with another batch, number of replicas, or data set: what its options become.
+"""Adapting the options of a training to another batch size, number of replicas, or data set.
 
-The linear rule, of which the 4-GPU configurations are an instance: the learning rate follows the batch, and so many
-iterations are done that every video is seen as often.
+By the linear scaling rule, as in the 4-GPU configurations: the learning rate is proportional to the batch size, and the
+number of iterations is such that every video is seen equally often.
 """
 
 from fractions import Fraction
 from itertools import accumulate, pairwise
+from typing import Any
 
-from utils.collections import value_at
+from utils.collections import AttrDict, value_at
 from utils.errors import UserError
 
-# Iteration counts that a positive number stands for (CHECKPOINT_PERIOD -1 means something else).
+# Options that are iteration counts when positive (CHECKPOINT_PERIOD -1 means something else).
 _PERIODS = ("TRAIN.EVAL_PERIOD", "CHECKPOINT.CHECKPOINT_PERIOD")
 
 
-def plan_training(cfg, num_gpus=None, batch_size=None, dataset_size=None, epochs=None):
-    """The options that change for a training like cfg's.
+def plan_training(cfg: AttrDict, num_gpus: int | None = None, batch_size: int | None = None,
+                  dataset_size: int | None = None, epochs: float | None = None) -> dict[str, Any]:
+    """The options that must change to adapt the training that cfg describes.
 
     Args:
-        cfg: configuration (core.config), the training to go by.
-        num_gpus: replicas. Without a batch_size each keeps its share: the batch grows with their number.
+        cfg: configuration (core.config) of the original training.
+        num_gpus: number of replicas. Without batch_size, the batch size per replica is kept.
         batch_size: clips per iteration over all replicas.
-        dataset_size: videos to train on.
-        epochs: passes over them; by default as many as cfg has.
+        dataset_size: number of training videos.
+        epochs: passes over them; default: as in cfg.
 
-    Returns: {dotted key: value} of the options that differ from cfg's. Rates are exact products rounded once,
-        iterations the nearest whole number, so that planning back from a larger number of iterations gives cfg again.
+    Returns:
+        {dotted key: value} of the options that differ from cfg. Rates are exact products, rounded once; iterations are
+        rounded to the nearest integer, so that planning back from a larger number of iterations restores cfg.
 
-    Raises: UserError for numbers that are not positive, or a batch that the replicas cannot share.
+    Raises:
+        UserError: a number is not positive, or the batch size is not a multiple of the number of replicas.
     """
     for name, value in (("gpus", num_gpus), ("batch_size", batch_size), ("dataset_size", dataset_size),
                         ("epochs", epochs)):
@@ -61,7 +65,7 @@ def plan_training(cfg, num_gpus=None, batch_size=None, dataset_size=None, epochs
 
 
 def _planned_steps(solver, rate, length):
-    # The ends are scaled, not the sizes: their rounding would add up.
+    # Scale the ends of the steps, because rounding errors of the sizes would accumulate.
     steps = [_scaled(step, length) if step else 0 for step in solver.STEPS]
     planned = {"SOLVER.STEPS": steps}
     if list(accumulate(solver.STEP_SIZES, initial=0)) == solver.STEPS:
@@ -78,5 +82,5 @@ def _scaled(iterations, factor):
 
 
 def _scaled_rate(rate, factor):
-    # Through the decimals that the file has: 0.01 is a hundredth.
+    # Exact in decimal: 0.01 is one hundredth.
     return float(Fraction(repr(rate)) * factor)

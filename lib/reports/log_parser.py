@@ -1,15 +1,17 @@
 """Reading training and test logs: this program's, and the released ones of the Caffe2 program.
 
-One regular expression per kind of line. Train, test, best, finished and json_stats lines are bare; what
-the test tool says are log records, whose prefix is `[INFO: file.py:  123]: `, `INFO:module:` or nothing.
-Lines that are cut short, garbled or of no known kind are passed over. Numbers are those of the log: errors
-in percent while training, accuracies in percent in the test tool's report.
+One regular expression per kind of line. Train, test, best, finished and json_stats lines are bare; the lines of the
+test tool are log records, with the prefix `[INFO: file.py:  123]: `, `INFO:module:` or none. Truncated, garbled and
+unknown lines are skipped. Numbers are those of the log: errors in percent for training, accuracies in percent for the
+test tool's report.
 """
 
 import json
+import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from utils.errors import UserError
 
@@ -29,9 +31,7 @@ class TrainLine(NamedTuple):
 
 
 class TestLine(NamedTuple):
-    """`| Test: ...`: one validation batch, and running averages. N-way fields are None where off."""
-
-    __test__ = False  # not a test case, whatever pytest makes of the name
+    """`| Test: ...`: one validation batch, and running averages. The N-way fields are None if disabled."""
 
     batch: int
     batches: int
@@ -56,14 +56,14 @@ class BestLine(NamedTuple):
 
 
 class BestNWayLine(NamedTuple):
-    """`* Best: ...`: the same over the first N classes."""
+    """`* Best: ...`: the same among the first N classes."""
 
     top1_n_way: float
     top5_n_way: float
 
 
 class FinishedLine(NamedTuple):
-    """`* Finished #iters ...`: the errors of one whole evaluation."""
+    """`* Finished #iters ...`: the errors of one complete evaluation."""
 
     iteration: int
     max_iter: int  # 500500 in every released log
@@ -74,9 +74,9 @@ class FinishedLine(NamedTuple):
 
 
 class StatsLine(NamedTuple):
-    """`json_stats: {...}`: what was measured since the evaluation before."""
+    """`json_stats: {...}`: measurements since the previous evaluation."""
 
-    stats: dict
+    stats: dict[str, Any]
 
 
 class ClipsLine(NamedTuple):
@@ -88,26 +88,26 @@ class ClipsLine(NamedTuple):
     videos: int
     time: float
     eta: str
-    video_ids: tuple
+    video_ids: tuple[int, ...]
 
 
 class ReportLine(NamedTuple):
     """One line of the test tool's report."""
 
-    key: str  # of REPORT_LINES
+    key: str  # a key of REPORT_LINES
     value: object  # a count, a percentage, or a tuple (percentage, correct, total)
 
 
 @dataclass
 class Log:
-    """What a log tells of one run. Once resumed, later lines replace those of the same iterations."""
+    """The contents of the log of one run. Lines of a resumed run replace earlier ones of the same iterations."""
 
-    train: list = field(default_factory=list)  # TrainLine, iterations ascending
-    evaluations: list = field(default_factory=list)  # dicts, keys as in json_stats, currentIter ascending
-    report: dict = field(default_factory=dict)  # key of REPORT_LINES -> value, of the last test
+    train: list[TrainLine] = field(default_factory=list)  # iterations ascending
+    evaluations: list[dict[str, Any]] = field(default_factory=list)  # keys as in json_stats, currentIter ascending
+    report: dict[str, object] = field(default_factory=dict)  # key of REPORT_LINES -> value, of the last test
 
 
-# A number as str.format writes it with that many decimals: a number that was cut short does not match.
+# A number as str.format writes it with this many decimals; a truncated number does not match.
 def _number(name, decimals):
     return rf" *(?P<{name}>-?\d+\.\d{{{decimals}}}|-?nan|-?inf)"
 
@@ -156,7 +156,9 @@ REPORT_LINES = {
     "top5_accuracy": re.compile(rf"{_RECORD_PREFIX}top-5 accuracy: {_PERCENT} percent"),
 }
 
-_LINES_OF_NUMBERS = (
+LogLine = TrainLine | TestLine | BestLine | BestNWayLine | FinishedLine | StatsLine | ClipsLine | ReportLine
+
+_LINES_OF_NUMBERS: tuple[tuple[re.Pattern[str], Any], ...] = (
     (TRAIN_LINE, TrainLine),
     (TEST_LINE, TestLine),
     (BEST_LINE, BestLine),
@@ -165,8 +167,8 @@ _LINES_OF_NUMBERS = (
 )
 
 
-def parse_line(line):
-    """One line of a log -> the NamedTuple above of its kind, or None where it has none or is damaged."""
+def parse_line(line: str) -> LogLine | None:
+    """One line of a log as the NamedTuple of its kind; None if it is of no known kind or damaged."""
     line = line.rstrip()
     for pattern, kind in _LINES_OF_NUMBERS:
         if match := pattern.fullmatch(line):
@@ -181,11 +183,11 @@ def parse_line(line):
     return _parse_report_line(line)
 
 
-def parse_log(lines):
-    """Lines of a log (any iterable of str) -> Log.
+def parse_log(lines: Iterable[str]) -> Log:
+    """Parse the lines of a log.
 
-    An evaluation whose json_stats line is missing (killed in between) is taken from its `Finished` line,
-    without the training averages.
+    If the json_stats line of an evaluation is missing (the run was killed before it), its `Finished` line is used,
+    which has no training averages.
     """
     log = Log()
     for line in lines:
@@ -203,8 +205,8 @@ def parse_log(lines):
     return log
 
 
-def read_log(path):
-    """parse_log of a file. Raises UserError if it cannot be read, or has no line of a log."""
+def read_log(path: str | os.PathLike[str]) -> Log:
+    """parse_log of a file. Raises UserError if it cannot be read or contains no line of a log."""
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             log = parse_log(file)
@@ -255,6 +257,6 @@ def _add_evaluation(log, stats):
 
 
 def _drop_from(entries, iteration, iteration_of):
-    """Forget the entries at and after an iteration: the run was killed and resumed from before them."""
+    """Drop the entries from an iteration on: the run was killed and resumed before them."""
     while entries and iteration_of(entries[-1]) >= iteration:
         entries.pop()
