@@ -29,7 +29,8 @@ from core.config import load_config
 from data.class_ids import read_class_names
 from data.data_builder import Preprocessor, temporal_positions, test_loader
 from video.video_facts import VideoFactsCache
-from data.loader import BadVideos, group_by_video
+from video.bad_videos import BadVideos
+from data.sources import group_by_video
 from data.sources import expand_test_videos
 from models.inference import load_model
 from test_net_video import derive_test_config

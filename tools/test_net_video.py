@@ -27,7 +27,8 @@ from data.data_builder import (
     test_loader,
     test_source,
 )
-from data.loader import BadVideos, group_by_video
+from video.bad_videos import BadVideos
+from data.sources import group_by_video
 from models.inference import load_model
 from utils import cli
 from utils.errors import UserError

@@ -18,7 +18,7 @@ import torch
 
 from core.config import load_config, log_options_without_effect, print_cfg
 from data.data_builder import Preprocessor, train_loader, val_loader, warn_of_missing_test_data
-from data.loader import BadVideos
+from video.bad_videos import BadVideos
 from models.compilation import compiled_for_training
 from models.complexity import count_operations
 from models.inference import for_inference
