@@ -22,9 +22,9 @@ from data.dataset_check import Findings, Split, TestPlan, scan_split
 from data.lmdb_writer import clip_items as clip_items
 from data.lmdb_writer import train_items
 from data.records import encode_train, int_proto, path_proto
-from video.capture import BadVideo
-from video.decoder import sample_frames
+from video.bad_videos import BadVideo
 from video.decoder_processes import DecoderProcesses
+from video.sampling import open_video, sample_frames
 from video.video_facts import VideoFacts, VideoFactsCache
 
 CLASSES = 4
@@ -288,8 +288,9 @@ def test_skipping_is_tried_once(tmp_path, call_tool):
     assert done() == (4, 0, 0)
     assert done("--try_skipping") == (3, 1, 1)  # the bad one is not decoded again
     assert done("--try_skipping") == done() == (0, 4, 1)
-    counts = VideoFactsCache(tmp_path / "frame_counts.txt")
-    assert [counts.get(str(path), os.stat(path)).skips for path in videos] == [False, False, True, None]
+    facts = VideoFactsCache(tmp_path / "frame_counts.txt")
+    fingerprints = {str(path): open_video(str(path)).fingerprint for path in videos}
+    assert [facts.get(*item).skips for item in fingerprints.items()] == [False, False, True, None]
 
 
 @pytest.mark.parametrize(("arguments", "text"), [
@@ -469,8 +470,9 @@ def test_no_process_is_left(videos):
 def test_a_video_that_is_remembered_as_bad_is_not_touched(tmp_path):
     """A training that shares the file must not run into a crash that the check has survived."""
     (video,) = make_videos(tmp_path, 1)
-    counts = VideoFactsCache(tmp_path / "frame_counts.txt")
-    counts.put(str(video), os.stat(video), VideoFacts(0, "crashes the decoder (SIGSEGV)"))
-    counts = VideoFactsCache(tmp_path / "frame_counts.txt")
+    video = open_video(str(video))
+    facts = VideoFactsCache(tmp_path / "frame_counts.txt")
+    facts.put(video.name, video.fingerprint, VideoFacts(0, "crashes the decoder (SIGSEGV)"))
+    facts = VideoFactsCache(tmp_path / "frame_counts.txt")
     with pytest.raises(BadVideo, match="crashes the decoder"):
-        sample_frames(str(video), lambda count: (0,), lambda places, frame: pytest.fail("it was decoded"), counts)
+        sample_frames(video, lambda count: (0,), lambda places, frame: pytest.fail("it was decoded"), facts)

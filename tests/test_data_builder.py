@@ -5,9 +5,10 @@ from video_files import make_videos, write_list
 
 from core.config import load_config
 from data import data_builder
-from data.loader import BadVideos, group_by_video
+from data.sources import group_by_video
 from engine.replicas import Replicas
 from video import decoder
+from video.bad_videos import BadVideos
 
 MEAN, STD = 114.75, 57.375
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from video_files import digest, every_frame, moving_square, write_video
 
 from data import transforms
-from video.capture import BadVideo
-from video.decoder import count_frames, sample_frames
+from video.bad_videos import BadVideo
+from video.sampling import count_frames, open_video, sample_frames
 from video.video_facts import VideoFactsCache
 
 VIDEOS = [  # frames, height, width, container, codec
@@ -51,7 +51,7 @@ def assert_clip(path, expected, start, length, rate, counts):
         for place in places:
             clip[place] = digest(frame)
 
-    assert sample_frames(path, indices_of, keep, counts).count == len(expected)
+    assert sample_frames(open_video(path), indices_of, keep, counts).count == len(expected)
     assert clip == [expected[index] for index in indices_of(len(expected))]
 
 

@@ -3,20 +3,20 @@
 import json
 import re
 
-import extract_features
 import h5py
 import numpy as np
 import pytest
 import tiny_job
 import torch
-import train_net_video
-import visualize_attention
+from models.affinities import AFFINITIES, DotProduct
 from torch.nn import functional as F
 
+import extract_features
+import train_net_video
+import visualize_attention
 from core import defaults
 from core.config import load_config
 from core.option import Option
-from models.affinities import AFFINITIES, DotProduct
 from utils.lr_policy import POLICIES
 
 

@@ -185,6 +185,15 @@ def test_classes_of_ones_own_numbered_and_split(tool, tmp_path):
     assert not (tmp_path / "t.txt").exists()
 
 
+def test_gen_py_list_takes_folders_of_frames_for_videos(tool, train, tmp_path):
+    for name in ("abseiling/b frames", "abseiling/.hidden"):
+        (train / name).mkdir()
+        (train / name / "img_00001.jpg").touch()
+    assert tool("gen_py_list.py", train, "list.txt", "--classids", "ids.json")[0] == 0
+    lines = (tmp_path / "list.txt").read_text().splitlines()
+    assert lines[:2] == [f"{train}/abseiling/b frames 0", f"{train}/abseiling/c.mp4 0"] and len(lines) == 4
+
+
 # change_listname.py
 
 

@@ -18,10 +18,12 @@ from video_files import make_videos, moving_square, write_list, write_video
 
 from data import loader as loader_module
 from data import transforms
-from data.loader import BadVideos, TestClips, TestLoader, TrainClips, TrainLoader, group_by_video
-from data.sources import open_test_source, open_train_source
+from data.sources import group_by_video, open_test_source, open_train_source
+from data.test_loader import TestClips, TestLoader
+from data.train_loader import TrainClips, TrainLoader
 from utils.errors import UserError
-from video.decoder import sample_frames
+from video.bad_videos import BadVideos
+from video.sampling import open_video, sample_frames
 from video.video_facts import VideoFactsCache
 
 CLIPS = TrainClips(length=4, rate=3, crop=32, jitter_scales=(32, 48))
@@ -102,20 +104,20 @@ def test_clips_are_what_was_drawn(source):
 
 def every_frame(path):
     frames = []
-    sample_frames(str(path), range, lambda places, frame: frames.append(frame[..., ::-1].copy()), VideoFactsCache())
+    sample_frames(open_video(str(path)), range, lambda places, frame: frames.append(frame.copy()), VideoFactsCache())
     return frames
 
 
 def test_the_number_of_workers_does_not_show(source):
     expected = take(train_loader(source, workers=1), 6)
     assert_same(take(train_loader(source, workers=4), 6), expected)
-    assert_same(take(train_loader(source, workers=7, counts=VideoFactsCache()), 6), expected)
+    assert_same(take(train_loader(source, workers=7, facts=VideoFactsCache()), 6), expected)
 
 
 def test_what_was_met_before_does_not_show(source):
-    counts = VideoFactsCache()
-    first = take(train_loader(source, counts=counts), 6)
-    assert_same(take(train_loader(source, counts=counts), 6), first)
+    facts = VideoFactsCache()
+    first = take(train_loader(source, facts=facts), 6)
+    assert_same(take(train_loader(source, facts=facts), 6), first)
 
 
 def test_going_on_at_a_position(source):
@@ -173,7 +175,7 @@ def test_the_next_good_record_takes_a_bad_ones_place(mixed, caplog):
     assert flat(batches)[1].tolist() == [0, 3, 3, 3, 4, 0, 0, 3, 3, 3, 4, 0]
     names = ["gone.mp4", "text.mp4", "folder.mp4"]
     assert sorted(os.path.basename(path) for path in bad_videos.paths) == sorted(names)
-    for name, reason in zip(names, ("No such file", "no video", "is a folder"), strict=True):
+    for name, reason in zip(names, ("No such file", "not a video", "is a folder"), strict=True):
         lines = [record.message for record in caplog.records if name in record.message]
         assert len(lines) == 1 and reason in lines[0]
     clips = flat(batches)[0]
@@ -192,7 +194,7 @@ def test_too_many_bad_videos_end_the_run(mixed):
 def test_a_source_of_bad_videos_ends(tmp_path):
     write_list(tmp_path / "val.txt", [tmp_path / "a", tmp_path / "b"], [0, 1])
     source = open_train_source(tmp_path, "val", 0, shuffle=False)
-    with pytest.raises(UserError, match="no record gives a good video, from .*val.txt:1 on"):
+    with pytest.raises(UserError, match="no record from .*val.txt:1 on has a good video"):
         take(train_loader(source), 1)
 
 
@@ -283,8 +285,9 @@ PROGRAM = """
 import sys
 sys.path.insert(0, "{lib}")
 import numpy as np
-from data.loader import *
 from data.sources import *
+from data.test_loader import *
+from data.train_loader import *
 if sys.argv[1] == "train":
     source = open_train_source("{folder}", "train", 3, True)
     loader = TrainLoader(source, TrainClips(4, 3, 32, (32, 48)), 4, 1, [0], 3, "train", 8, 2, BadVideos())
@@ -323,13 +326,13 @@ def test_closing_does_not_wait_for_a_long_video(source, monkeypatch):
     """The threads end with the frame that they are at, not with the video."""
     grabbed, real = [], loader_module.sample_frames
 
-    def endless(path, indices_of, keep, counts, stopped):
+    def endless(video, indices_of, keep, facts, stopped):
         def slowly():
-            grabbed.append(path)
+            grabbed.append(video.name)
             time.sleep(0.05)
             return stopped()
 
-        return real(path, indices_of, keep, counts, slowly)
+        return real(video, indices_of, keep, facts, slowly)
 
     monkeypatch.setattr(loader_module, "sample_frames", endless)
     loader = train_loader(source, workers=1)
@@ -389,7 +392,7 @@ def test_a_video_is_decoded_once_whatever_the_order(test_source, monkeypatch):
     decoded = []
     real = loader_module.sample_frames
     monkeypatch.setattr(
-        loader_module, "sample_frames", lambda path, *rest, **more: (decoded.append(path), real(path, *rest, **more))[1]
+        loader_module, "sample_frames", lambda video, *rest: (decoded.append(video.name), real(video, *rest))[1]
     )
     scattered = np.random.default_rng(0).permutation(54)
     batches = scored(test_source, scattered, workers=1)

@@ -18,14 +18,15 @@ import tiny_job
 from loader_threads import wait_for_their_end
 from video_files import make_videos, write_items, write_list, write_video
 
-from data import loader as loaders
 from data.lmdb_writer import train_items
-from data.loader import BadVideos, TrainClips, TrainLoader
 from data.sources import open_train_source
+from data.test_loader import TestClips, TestLoader
+from data.train_loader import TrainClips, TrainLoader
 from engine.launcher import launch
 from formats.caffe2_pickle import load
 from utils.errors import Hang, UserError
 from video import decoder
+from video.bad_videos import BadVideos
 
 
 def errors_in(log):
@@ -358,7 +359,7 @@ def test_a_test_that_hangs(slow_frames, tmp_path):
     write_list(tmp_path / "test.txt", [tmp_path / "v.mp4"], [0])
     source = open_test_source(tmp_path, "test", 0, 1)
     slow_frames[0] = 30
-    clips = loaders.TestClips(2, 1, 32, 32, 1)
+    clips = TestClips(2, 1, 32, 32, 1)
     with pytest.raises(Hang, match="v.mp4' .begun"), \
-            loaders.TestLoader(source, clips, [np.array([0])], 1, BadVideos(), hang_seconds=0.2) as loader:
+            TestLoader(source, clips, [np.array([0])], 1, BadVideos(), hang_seconds=0.2) as loader:
         next(loader)

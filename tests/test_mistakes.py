@@ -322,15 +322,16 @@ DATA = {
         {"train.txt": b"x.mp4 10\r\n", "val.txt": GOOD}),
     "videos elsewhere": (
         "train_net_video {job} DATADIR {tmp}",
-        "no record gives a good video, from {tmp}/train.txt:1 on; the last: {tmp}/none.mp4: No such file or directory",
+        "no record from {tmp}/train.txt:1 on has a good video; the last one: {tmp}/none.mp4: No such file or directory",
         {"train.txt": "{tmp}/none.mp4 1\n", "val.txt": GOOD}),
     "a folder for a video": (
         "train_net_video {job} DATADIR {tmp} DATALOADER.MAX_BAD_IMAGES 0",
-        "1 bad videos, DATALOADER.MAX_BAD_IMAGES is 0: '{tmp}' (is a folder)",
+        "1 bad videos, DATALOADER.MAX_BAD_IMAGES is 0: '{tmp}' (is a folder without frames: "
+        "expected images 000001.jpg, 000002.jpg, ... (or img_00001.jpg; or png))",
         {"train.txt": "{tmp} 1\n", "val.txt": GOOD}),
     "a text for a video": (
         "train_net_video {job} DATADIR {tmp} DATALOADER.MAX_BAD_IMAGES 0",
-        "1 bad videos, DATALOADER.MAX_BAD_IMAGES is 0: '{tmp}/val.txt' (is no video that FFmpeg can read)",
+        "1 bad videos, DATALOADER.MAX_BAD_IMAGES is 0: '{tmp}/val.txt' (is not a video that FFmpeg can read)",
         {"train.txt": "{tmp}/val.txt 1\n", "val.txt": GOOD}),
     "a truth of another length": (
         "test_net_video {test} FILENAME_GT {tmp}/gt.txt",

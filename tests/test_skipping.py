@@ -15,14 +15,15 @@ from hypothesis import strategies as st
 from loader_threads import decoder_threads
 from video_files import H264, digest, every_frame, moving_square, write_list, write_video
 
-from data.loader import BadVideos, TrainClips, TrainLoader
 from data.sources import open_train_source
+from data.train_loader import TrainClips, TrainLoader
 from data.transforms import clip_indices
 from video import decoder, h264, skip_check
-from video.capture import BadVideo, regular_file
-from video.decoder import Stopped, sample_frames
+from video.bad_videos import BadVideo, BadVideos
 from video.decoder_processes import DecoderProcesses, Outcome, decode_video
+from video.sampling import open_video, sample_frames
 from video.skip_check import skipping_is_exact
+from video.video import Stopped
 from video.video_facts import VideoFacts, VideoFactsCache
 
 PATH, COUNT = str(H264), 90
@@ -32,7 +33,7 @@ FRAMES = every_frame(PATH)
 def knowing(path, count=COUNT):
     """VideoFactsCache that know a file as one of which packets may be left out."""
     counts = VideoFactsCache()
-    counts.put(str(path), regular_file(str(path)), VideoFacts(count, None, skips=True))
+    counts.put(str(path), open_video(str(path)).fingerprint, VideoFacts(count, None, skips=True))
     return counts
 
 
@@ -43,7 +44,7 @@ def clip(path, indices, counts):
     def keep(places, frame):
         found.update(dict.fromkeys(places, digest(frame)))
 
-    sample_frames(str(path), lambda count: indices, keep, counts)
+    sample_frames(open_video(str(path)), lambda count: indices, keep, counts)
     return [found[place] for place in range(len(indices))]
 
 
@@ -100,7 +101,7 @@ def test_dense_clips_are_read_as_ever(indices, grabs):
 def test_nothing_is_left_out_unless_it_is_known_that_it_may(grabs):
     for known in (VideoFacts(COUNT, None), VideoFacts(COUNT, None, skips=False)):
         counts = VideoFactsCache()
-        counts.put(PATH, regular_file(PATH), known)
+        counts.put(PATH, open_video(PATH).fingerprint, known)
         grabs.clear()
         clip(PATH, [50, 58], counts)
         assert grabs == list(range(59))
@@ -115,7 +116,7 @@ def test_stopping(decoded):
 
     files = len(os.listdir("/proc/self/fd"))
     with pytest.raises(Stopped):
-        sample_frames(PATH, lambda count: [40, 80], lambda places, frame: None, knowing(PATH), stopped)
+        sample_frames(open_video(PATH), lambda count: [40, 80], lambda places, frame: None, knowing(PATH), stopped)
     assert len(asked) == 4 and decoded and len(os.listdir("/proc/self/fd")) == files
 
 
@@ -136,7 +137,7 @@ def test_what_is_known_proves_wrong(tmp_path, grabs):
     def keep(places, frame):
         indices.update(dict.fromkeys(places, digest(frame)))
 
-    known = sample_frames(str(cut), lambda count: [count - 9, count - 1], keep, counts)
+    known = sample_frames(open_video(str(cut)), lambda count: [count - 9, count - 1], keep, counts)
     assert known.count == len(expected) and indices == {0: expected[-9], 1: expected[-1]}
 
 
@@ -146,7 +147,7 @@ def test_a_loader_gives_the_same_clips(tmp_path, decoded):
 
     def batches(counts):
         with TrainLoader(source, TrainClips(4, 6, 32, (32, 40)), batch_size=3, replicas=1, local_replicas=[0], seed=1,
-                         purpose="train", num_classes=1, workers=2, bad_videos=BadVideos(), counts=counts) as loader:
+                         purpose="train", num_classes=1, workers=2, bad_videos=BadVideos(), facts=counts) as loader:
             return [next(loader)[0][0].numpy().copy() for _ in range(4)]
 
     expected = batches(VideoFactsCache())
@@ -258,7 +259,7 @@ def test_the_check_finds(change, monkeypatch):
 
 def test_the_check_finds_a_colour_that_only_the_container_tells(monkeypatch):
     """What the stream in memory would decode to, is not what the file does."""
-    before = skip_check.open_video
+    before = skip_check.open_capture
 
     class Brighter:
         def __init__(self, path):
@@ -271,7 +272,7 @@ def test_the_check_finds_a_colour_that_only_the_container_tells(monkeypatch):
         def __getattr__(self, name):
             return getattr(self._capture, name)
 
-    monkeypatch.setattr(skip_check, "open_video", Brighter)
+    monkeypatch.setattr(skip_check, "open_capture", Brighter)
     assert skipping_is_exact(PATH, COUNT) is False
 
 

@@ -18,7 +18,7 @@ from formats.result_file import ResultFile
 from reports.log_parser import read_log
 from reports.video_scores import write_results
 from utils.visualize import plot_logs
-from video.video_facts import VideoFacts, VideoFactsCache
+from video.video_facts import Fingerprint, VideoFacts, VideoFactsCache
 
 REPO = legacy_run.REPO
 FOLDERS = [REPO / name for name in ("lib", "tools", "process_data", "scripts")]
@@ -185,7 +185,7 @@ def test_files_have_the_mode_that_the_umask_leaves(umask, tmp_path, job):
         write_lmdb(out / "lmdb", tmp_path / "list.txt", train_items, True)
         ResultFile(out / "results_scores.h5", "scores", {}, 2, {"scores": (3,)}, {}).close()
         write_results(out / "results_probs.pkl", np.array([0]), np.zeros((1, 2), "f4"))
-        VideoFactsCache(out / "frame_counts.txt").put(str(video), os.stat(video), VideoFacts(3, None))
+        VideoFactsCache(out / "frame_counts.txt").put(str(video), Fingerprint(1, 2), VideoFacts(3, None))
         plot_logs({"log": read_log(tmp_path / "log.txt")}, out / "curves.png")
     finally:
         os.umask(before)

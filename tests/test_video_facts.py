@@ -10,55 +10,60 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from video import video_facts
-from video.video_facts import VideoFacts, VideoFactsCache
+from video.sampling import open_video
+from video.video_facts import Fingerprint, VideoFacts, VideoFactsCache
 
 PATHS = ["a.mp4", "/b c/ü.avi", "line\nbreak.mp4", os.fsdecode(b"\xff.mp4")]
 
 
 @pytest.fixture
-def status(tmp_path):
+def fingerprint(tmp_path):
     (tmp_path / "v").write_bytes(b"video")
-    return os.stat(tmp_path / "v")
+    return fingerprint_of(tmp_path / "v")
 
 
-def fill(counts, status, paths=PATHS):
+def fingerprint_of(path):
+    return open_video(str(path)).fingerprint
+
+
+def fill(facts, fingerprint, paths=PATHS):
     for i, path in enumerate(paths):
-        counts.put(path, status, VideoFacts(i + 1, "damage: “x”" if i % 2 else None))
+        facts.put(path, fingerprint, VideoFacts(i + 1, "damage: “x”" if i % 2 else None))
 
 
-def assert_filled(counts, status, paths=PATHS):
+def assert_filled(facts, fingerprint, paths=PATHS):
     for i, path in enumerate(paths):
-        assert counts.get(path, status) == VideoFacts(i + 1, "damage: “x”" if i % 2 else None)
+        assert facts.get(path, fingerprint) == VideoFacts(i + 1, "damage: “x”" if i % 2 else None)
 
 
 @pytest.mark.parametrize("outlives", [False, True])
-def test_what_is_put_is_got(tmp_path, status, outlives):
+def test_what_is_put_is_got(tmp_path, fingerprint, outlives):
     file = tmp_path / "counts.txt" if outlives else None
-    counts = VideoFactsCache(file)
-    assert counts.get("a.mp4", status) is None
-    fill(counts, status)
-    assert_filled(counts, status)
+    facts = VideoFactsCache(file)
+    assert facts.get("a.mp4", fingerprint) is None
+    fill(facts, fingerprint)
+    assert_filled(facts, fingerprint)
     if outlives:
-        assert_filled(VideoFactsCache(file), status)
-    counts.put("a.mp4", status, VideoFacts(77, None))
-    assert (VideoFactsCache(file) if outlives else counts).get("a.mp4", status) == VideoFacts(77, None)
+        assert_filled(VideoFactsCache(file), fingerprint)
+    facts.put("a.mp4", fingerprint, VideoFacts(77, None))
+    assert (VideoFactsCache(file) if outlives else facts).get("a.mp4", fingerprint) == VideoFacts(77, None)
 
 
-def test_a_changed_file_is_not_known(tmp_path, status):
-    fill(VideoFactsCache(tmp_path / "counts.txt"), status)
+def test_a_changed_file_is_not_known(tmp_path, fingerprint):
+    fill(VideoFactsCache(tmp_path / "counts.txt"), fingerprint)
     os.utime(tmp_path / "v", ns=(5, 5))
-    assert VideoFactsCache(tmp_path / "counts.txt").get("a.mp4", os.stat(tmp_path / "v")) is None
-    os.utime(tmp_path / "v", ns=(5, status.st_mtime_ns))
-    assert VideoFactsCache(tmp_path / "counts.txt").get("a.mp4", os.stat(tmp_path / "v")) == VideoFacts(1, None)
+    assert VideoFactsCache(tmp_path / "counts.txt").get("a.mp4", fingerprint_of(tmp_path / "v")) is None
+    os.utime(tmp_path / "v", ns=(5, fingerprint.modified))
+    assert VideoFactsCache(tmp_path / "counts.txt").get("a.mp4", fingerprint_of(tmp_path / "v")) == VideoFacts(1, None)
     (tmp_path / "v").write_bytes(b"longer video")
-    os.utime(tmp_path / "v", ns=(5, status.st_mtime_ns))
-    assert VideoFactsCache(tmp_path / "counts.txt").get("a.mp4", os.stat(tmp_path / "v")) is None
+    os.utime(tmp_path / "v", ns=(5, fingerprint.modified))
+    assert VideoFactsCache(tmp_path / "counts.txt").get("a.mp4", fingerprint_of(tmp_path / "v")) is None
 
 
-def test_another_decoder_counts_anew(tmp_path, status, monkeypatch):
-    fill(VideoFactsCache(tmp_path / "counts.txt"), status)
-    monkeypatch.setattr(video_facts, "_DECODER", "opencv-0")
-    assert VideoFactsCache(tmp_path / "counts.txt").get("a.mp4", status) is None
+def test_another_decoder_counts_anew(tmp_path, fingerprint, monkeypatch):
+    fill(VideoFactsCache(tmp_path / "counts.txt"), fingerprint)
+    monkeypatch.setattr(video_facts, "DECODER", "opencv-0")
+    assert VideoFactsCache(tmp_path / "counts.txt").get("a.mp4", fingerprint) is None
 
 
 @settings(max_examples=60, deadline=None)
@@ -67,8 +72,8 @@ def test_whatever_stands_in_the_file_no_count_is_wrong(tmp_path_factory, data):
     folder = tmp_path_factory.mktemp("counts")
     file = folder / "counts.txt"
     file.touch()
-    status = os.stat(file)
-    fill(VideoFactsCache(file), status)
+    fingerprint = Fingerprint(0, 1)
+    fill(VideoFactsCache(file), fingerprint)
     content = bytearray(file.read_bytes())
     for _ in range(data.draw(st.integers(1, 4))):
         at = data.draw(st.integers(0, len(content)))
@@ -79,56 +84,56 @@ def test_whatever_stands_in_the_file_no_count_is_wrong(tmp_path_factory, data):
             junk = data.draw(st.binary(min_size=1, max_size=20))
             content[at : at + (len(junk) if kind == "overwrite" else 0)] = junk
     file.write_bytes(content)
-    counts = VideoFactsCache(file)
+    facts = VideoFactsCache(file)
     for i, path in enumerate(PATHS):
-        assert counts.get(path, status) in (None, VideoFacts(i + 1, "damage: “x”" if i % 2 else None))
+        assert facts.get(path, fingerprint) in (None, VideoFacts(i + 1, "damage: “x”" if i % 2 else None))
     # What is met from now on is remembered all the same.
-    fill(counts, status)
-    assert_filled(VideoFactsCache(file), status)
+    fill(facts, fingerprint)
+    assert_filled(VideoFactsCache(file), fingerprint)
 
 
-def test_a_line_that_was_cut_short_spoils_no_other(tmp_path, status):
+def test_a_line_that_was_cut_short_spoils_no_other(tmp_path, fingerprint):
     file = tmp_path / "counts.txt"
-    fill(VideoFactsCache(file), status)
+    fill(VideoFactsCache(file), fingerprint)
     file.write_bytes(file.read_bytes()[:-3] + b"\n00000000 ")  # the checksum of nothing
-    fill(VideoFactsCache(file), status, ["new.mp4"])
-    counts = VideoFactsCache(file)
-    assert_filled(counts, status, PATHS[:-1])
-    assert counts.get(PATHS[-1], status) is None
-    assert counts.get("new.mp4", status) == VideoFacts(1, None)
+    fill(VideoFactsCache(file), fingerprint, ["new.mp4"])
+    facts = VideoFactsCache(file)
+    assert_filled(facts, fingerprint, PATHS[:-1])
+    assert facts.get(PATHS[-1], fingerprint) is None
+    assert facts.get("new.mp4", fingerprint) == VideoFacts(1, None)
 
 
 @pytest.mark.parametrize("kind", ["folder", "fifo", "no such folder"])
-def test_a_file_that_cannot_be_used_hurts_nobody(tmp_path, status, caplog, kind):
+def test_a_file_that_cannot_be_used_hurts_nobody(tmp_path, fingerprint, caplog, kind):
     file = tmp_path / ("no/such/file" if kind == "no such folder" else "counts.txt")
     if kind == "folder":
         file.mkdir()
     elif kind == "fifo":
         os.mkfifo(file)
     with caplog.at_level(logging.WARNING):
-        counts = VideoFactsCache(file)
-        fill(counts, status)
-    assert_filled(counts, status)
+        facts = VideoFactsCache(file)
+        fill(facts, fingerprint)
+    assert_filled(facts, fingerprint)
     assert [record.message.split(":")[0] for record in caplog.records] == [
         f"Frame counts are not remembered in {file}"
     ]
 
 
-def test_a_full_disk_hurts_nobody(tmp_path, status, caplog, monkeypatch):
-    counts = VideoFactsCache(tmp_path / "counts.txt")
+def test_a_full_disk_hurts_nobody(tmp_path, fingerprint, caplog, monkeypatch):
+    facts = VideoFactsCache(tmp_path / "counts.txt")
     monkeypatch.setattr(os, "write", lambda *arguments: os.open("/dev/full/x", os.O_RDONLY))
-    fill(counts, status)
-    assert_filled(counts, status)
+    fill(facts, fingerprint)
+    assert_filled(facts, fingerprint)
     assert len(caplog.records) == 1
 
 
 WRITER = """
 import os, sys
 sys.path.insert(0, {lib!r})
-from video.video_facts import VideoFactsCache, VideoFacts
-counts = VideoFactsCache({file!r})
+from video.video_facts import Fingerprint, VideoFacts, VideoFactsCache
+facts = VideoFactsCache({file!r})
 for i in range(300):
-    counts.put(f"{{sys.argv[1]}}/{{i}}", os.stat({lib!r}), VideoFacts(i + 1, None))
+    facts.put(f"{{sys.argv[1]}}/{{i}}", Fingerprint(1, 2), VideoFacts(i + 1, None))
 """
 
 
@@ -136,27 +141,26 @@ def test_processes_share_a_file(repo, tmp_path):
     program = WRITER.format(lib=str(repo / "lib"), file=str(tmp_path / "counts.txt"))
     writers = [subprocess.Popen([sys.executable, "-c", program, str(n)]) for n in range(3)]
     assert [writer.wait(60) for writer in writers] == [0, 0, 0]
-    counts = VideoFactsCache(tmp_path / "counts.txt")
-    status = os.stat(repo / "lib")
+    facts = VideoFactsCache(tmp_path / "counts.txt")
     for n in range(3):
         for i in range(300):
-            assert counts.get(f"{n}/{i}", status) == VideoFacts(i + 1, None)
+            assert facts.get(f"{n}/{i}", Fingerprint(1, 2)) == VideoFacts(i + 1, None)
 
 
 def line(*content):
-    content = json.dumps([video_facts._DECODER, *content]).encode()
+    content = json.dumps([video_facts.DECODER, *content]).encode()
     return b"\n%08x %s" % (zlib.crc32(content), content)
 
 
 @pytest.mark.parametrize("skips", [None, True, False])
-def test_the_format(tmp_path, status, skips):
+def test_the_format(tmp_path, fingerprint, skips):
     """Files outlive versions of the program: this one's form is fixed."""
     file, known = tmp_path / "counts.txt", VideoFacts(280, None, skips)
-    VideoFactsCache(file).put("a b.mp4", status, known)
-    assert file.read_bytes() == line("a b.mp4", 5, status.st_mtime_ns, 280, None, skips)
-    assert VideoFactsCache(file).get("a b.mp4", status) == known
+    VideoFactsCache(file).put("a b.mp4", fingerprint, known)
+    assert file.read_bytes() == line("a b.mp4", 5, fingerprint.modified, 280, None, skips)
+    assert VideoFactsCache(file).get("a b.mp4", fingerprint) == known
 
 
-def test_a_form_without_skips(tmp_path, status):
-    (tmp_path / "counts.txt").write_bytes(line("a b.mp4", 5, status.st_mtime_ns, 280, "damage"))
-    assert VideoFactsCache(tmp_path / "counts.txt").get("a b.mp4", status) == VideoFacts(280, "damage")
+def test_a_form_without_skips(tmp_path, fingerprint):
+    (tmp_path / "counts.txt").write_bytes(line("a b.mp4", 5, fingerprint.modified, 280, "damage"))
+    assert VideoFactsCache(tmp_path / "counts.txt").get("a b.mp4", fingerprint) == VideoFacts(280, "damage")

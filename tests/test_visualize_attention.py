@@ -346,7 +346,7 @@ def test_mistakes_are_one_line(folder, call_tool):
     check("the network has no non-local block", NONLOCAL__CONV3_NONLOCAL=False, NONLOCAL__CONV4_NONLOCAL=False)
     check("the block nonlocal_conv4_5 is not in it", NONLOCAL__LAYER_MOD=2)
     check("gone.mp4: No such file or directory", video="gone.mp4")
-    check("w.pkl: is no video that FFmpeg can read", video="w.pkl")
+    check("w.pkl: is not a video that FFmpeg can read", video="w.pkl")
     check("expected FRAME,ROW,COLUMN in 0..3,0..199,0..199 (the clip as the network sees it), got 4,0,0",
           "--position", "4,0,0")
     check("--arrows: expected a number of at least 1, got 0", "--arrows", 0)

@@ -83,7 +83,7 @@ def test_plans(cfg, findings, wanted):
     """
     # Here, for they bring PyTorch, which takes longer to load than small data to check.
     from data.data_builder import temporal_positions
-    from data.loader import TestClips
+    from data.test_loader import TestClips
     from test_net_video import derive_test_config
 
     configurations = {}

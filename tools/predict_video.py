@@ -23,7 +23,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from core.config import load_config
 from data.class_ids import read_class_names
 from data.data_builder import protocol_of_test
-from data.loader import BadVideos
+from video.bad_videos import BadVideos
 from engine.launcher import launch
 from engine.prediction import check_classifier, find_videos, predict_videos, prediction_config, ranking
 from models.model_builder_video import load_model

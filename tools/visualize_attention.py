@@ -26,10 +26,10 @@ from core.config import load_config
 from data import transforms
 from data.data_builder import Preprocessor, test_loader
 from video.video_facts import VideoFactsCache
-from data.loader import BadVideos
+from video.bad_videos import BadVideos
 from data.sources import expand_test_videos
-from video.capture import BadVideo
-from video.decoder import sample_frames
+from video.bad_videos import BadVideo
+from video.sampling import open_video, sample_frames
 from models.attention_maps import affinity, block_input, entropy, key_window, most_selective, nonlocal_blocks
 from models.model_builder_video import create_model
 from models.receptive_field import input_grid
@@ -64,7 +64,7 @@ def read_clips(cfg, replicas, video):
     """
     count, counts = cfg.TEST.NUM_TEST_CLIPS, VideoFactsCache()
     try:
-        frames = sample_frames(video, lambda _: (), lambda *_: None, counts).count
+        frames = sample_frames(open_video(video), lambda _: (), lambda *_: None, counts).count
     except BadVideo as error:
         raise UserError(str(error)) from error
     source = expand_test_videos([video], cfg.TEST.USE_MULTI_CROP, count)

@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from data.lists import read_list
-from data.loader import TestClips, TestLoader, TrainClips, TrainLoader
 from data.records import SPATIAL_POSITIONS
 from data.sources import open_test_source, open_train_source
+from data.test_loader import TestClips, TestLoader
 from data.test_protocol import TestProtocol
+from data.train_loader import TrainClips, TrainLoader
 from data.transforms import normalize
 from utils.errors import UserError
 from video.video_facts import VideoFactsCache
@@ -55,7 +56,7 @@ def _random_clips(cfg, replicas, bad_videos, split, purpose, batch_size, first_r
         workers=decoder_threads(cfg, replicas),
         bad_videos=bad_videos,
         first_record=first_record,
-        counts=_frame_counts(cfg.CHECKPOINT.DIR),
+        facts=_frame_counts(cfg.CHECKPOINT.DIR),
         pin_memory=replicas.device.type == "cuda",
         hang_seconds=cfg.DATALOADER.HANG_SECONDS,
     )
@@ -111,7 +112,7 @@ def test_loader(cfg, replicas, protocol, source, batches, bad_videos, counts=Non
         batches=batches,
         workers=decoder_threads(cfg, replicas),
         bad_videos=bad_videos,
-        counts=_frame_counts(cfg.CHECKPOINT.DIR) if counts is None else counts,
+        facts=_frame_counts(cfg.CHECKPOINT.DIR) if counts is None else counts,
         pin_memory=replicas.device.type == "cuda",
         hang_seconds=cfg.DATALOADER.HANG_SECONDS,
     )

@@ -32,8 +32,9 @@ from data.records import (
 )
 from data.sources import Lmdb
 from utils.errors import UserError
-from video.capture import BadVideo, regular_file
+from video.bad_videos import BadVideo
 from video.decoder_processes import DecoderProcesses
+from video.sampling import open_video
 from video.video_facts import VideoFacts
 
 # Kinds of findings, in the order of the report.
@@ -349,7 +350,7 @@ def check_files(videos, findings):
 
     def status_of(path):
         try:
-            return regular_file(path)
+            return open_video(path).fingerprint
         except BadVideo as error:
             return error.reason
 

@@ -7,6 +7,7 @@ import os
 import threading
 import zlib
 from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -317,3 +318,16 @@ def expand_test_videos(videos, use_multi_crop, num_temporal):
         np.tile(temporals, len(videos)),
         np.tile(spatials, len(videos)) if use_multi_crop else None,
     )
+
+
+def group_by_video(path_ids: np.ndarray, ordinals: Sequence[int] | np.ndarray) -> list[np.ndarray]:
+    """Group records by video: int64 arrays, videos in order of first appearance, their records in the given order.
+
+    path_ids is TestSource.path_ids, ordinals are numbers of records in any order.
+    """
+    ordinals = np.asarray(ordinals, np.int64)
+    if not len(ordinals):
+        return []
+    _, first, group = np.unique(path_ids[ordinals], return_index=True, return_inverse=True)
+    order = np.argsort(first[group], kind="stable")
+    return np.split(ordinals[order], np.flatnonzero(np.diff(first[group][order])) + 1)

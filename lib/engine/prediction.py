@@ -10,13 +10,13 @@ import torch
 from torch import nn
 
 from data.data_builder import Preprocessor, protocol_of_test, test_loader
-from data.loader import BadVideos
 from data.sources import expand_test_videos
 from engine.replicas import Replicas
 from engine.scoring import clips_per_pass, passes_of_videos
 from models import model_builder_video
 from utils.checkpoints import load_blobs
 from utils.errors import UserError
+from video.bad_videos import BadVideos
 from video.video_facts import VideoFactsCache
 
 logger = logging.getLogger(__name__)

@@ -8,10 +8,11 @@ import numpy as np
 import torch
 
 from data.data_builder import Preprocessor, test_loader
-from data.loader import BadVideos, group_by_video
+from data.sources import group_by_video
 from formats.result_file import SCORED, TODO, UNREADABLE, file_digest, value_digest
 from utils.misc import eta
 from utils.timer import Timer
+from video.bad_videos import BadVideos
 
 logger = logging.getLogger(__name__)
 

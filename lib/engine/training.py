@@ -6,7 +6,6 @@ from pathlib import Path
 
 from core.config import log_options_without_effect, print_cfg
 from data.data_builder import Preprocessor, train_loader, val_loader, warn_of_missing_test_data
-from data.loader import BadVideos
 from engine.evaluation import evaluate
 from engine.interruption import EXIT_INTERRUPTED, Interrupted, Interruption
 from engine.replicas import forward_backward
@@ -31,6 +30,7 @@ from utils.checkpoints import (
 from utils.errors import UserError
 from utils.files import make_writable_folder
 from utils.lr_policy import get_lr_at_iter
+from video.bad_videos import BadVideos
 
 logger = logging.getLogger(__name__)
 

@@ -1,16 +1,16 @@
-"""Videos decoded to their end in processes of their own, so that a crash of the decoder costs one video.
+"""Videos decoded to their end in separate processes, so that a crash of the decoder costs one video.
 
     with DecoderProcesses(workers=2, time_limit=60) as decoders:
         for path, outcome in decoders.decode(paths):
             ...
 
 A worker is a keeper, a small process that has OpenCV imported, and the decoding process that it forks. They share one
-end of a socket. A decoding process takes video after video as long as the videos are sound; one that has met a video
-that is not, decodes no other: what a bad file may have done to its memory is gone with it. If it dies, the keeper
-answers for the video that it died of, and forks the next.
+end of a socket. A decoding process takes video after video as long as the videos are sound; after one that is not, it
+decodes no other: whatever a bad file has done to its memory is gone with it. If it dies, the keeper answers for the
+video that killed it, and forks the next.
 
-Not a process for every video: to fork one, and to let it touch its memory anew, takes several times as long as a small
-video takes to decode.
+Not a process for every video: forking one, and page-faulting its memory again, takes several times as long as decoding
+a small video.
 """
 
 import contextlib
@@ -25,15 +25,16 @@ import socket
 import subprocess
 import sys
 from collections import deque
+from collections.abc import Iterable, Iterator
 from dataclasses import astuple, dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Self
 
 import cv2
 
-from video.capture import BadVideo
-from video.decoder import sample_frames
-from video.skip_check import skipping_is_exact
+from video.bad_videos import BadVideo
+from video.sampling import open_video
 
 _LIB = str(Path(__file__).resolve().parents[1])
 _PROGRAM = """
@@ -45,34 +46,23 @@ keep(sys.argv[2:])
 
 _WARNINGS = "32"  # FFmpeg's AV_LOG_WARNING
 
-_AHEAD = 8  # videos that a worker has been told of: it need not wait for us between two
-_MESSAGE = 1 << 16  # bytes; longer than any path, and than any answer
+_AHEAD = 8  # videos queued for a worker, so that it need not wait for us between two
+_MESSAGE = 1 << 16  # bytes; longer than any path or answer
 _REASON = 2000  # characters
 
-# Exit status of a decoding process: nothing is left to do; another one shall go on.
+# Exit status of a decoding process: nothing is left to do; another one is to continue.
 _DONE, _NEXT = 0, 10
 
-# Signals by which a process ends itself. Others come from outside: a lack of memory, somebody's kill.
+# Signals that a process brings on itself. Others come from outside: the out-of-memory killer, a user's kill.
 _CRASHES = {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL}
-
-
-class _NothingKnown:
-    """In place of VideoFactsCache: every video is met for the first time."""
-
-    def get(self, path, status):
-        return None
-
-    def put(self, path, status, known):
-        pass
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What decoding a video to its end gave.
+    """The result of decoding a video to its end.
 
-    count is F, damage what is wrong with the video or None, as in video_facts.VideoFacts: F is 0 for a bad video, and
-    damage the reason. skips: whether packets may be left out (skip_check.py); None: not tried. lasting: whether it all
-    follows from the file, and not from the machine's state (time, memory).
+    count, damage and skips are those of video_facts.VideoFacts. lasting: whether they follow from the file alone, and
+    not from the state of the machine (time, memory).
     """
 
     count: int
@@ -82,44 +72,47 @@ class Outcome:
 
 
 class DecoderProcesses:
-    """So many workers, each decoding one video at a time, and no video longer than time_limit seconds.
+    """Workers that each decode one video at a time.
 
-    try_skipping: whether it is found out, too, of which videos packets may be left out (skip_check.py).
+    Args:
+        workers: their number.
+        time_limit: seconds that a video may take.
+        try_skipping: whether to find out, too, of which videos packets may be left out (skip_check.py).
     """
 
-    def __init__(self, workers, time_limit, try_skipping=False):
+    def __init__(self, workers: int, time_limit: float, try_skipping: bool = False):
         self._time_limit = time_limit
         pairs = [socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(workers)]
         self._sockets = [ours for ours, _ in pairs]
         theirs = [str(their.fileno()) for _, their in pairs]
-        # A session of its own: a Ctrl-C of the terminal is for us, and we can end all of it at once.
+        # In a new session, which a Ctrl-C at the terminal does not reach, and which can be killed as a whole.
         self._keepers = subprocess.Popen(
             [sys.executable, "-c", _PROGRAM, _LIB, str(time_limit), str(int(try_skipping)), *theirs],
             pass_fds=map(int, theirs), stdin=subprocess.DEVNULL, start_new_session=True,
-            env=os.environ | {"OPENBLAS_NUM_THREADS": "1"}  # threads are no good to a process that forks
+            env=os.environ | {"OPENBLAS_NUM_THREADS": "1"}  # a process that forks should have no threads
             | ({"OPENCV_FFMPEG_LOGLEVEL": _WARNINGS} if try_skipping else {}),
         )  # fmt: skip
         for _, their in pairs:
             their.close()
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *exception):
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def close(self):
-        """End all processes, whatever they are at."""
+    def close(self) -> None:
+        """End all processes, whatever they are doing."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._keepers.pid, signal.SIGKILL)
         self._keepers.wait()
         for ours in self._sockets:
             ours.close()
 
-    def decode(self, paths):
-        """Yield (path, Outcome) of every path, in the order in which they are done. Raises RuntimeError for a bug."""
+    def decode(self, paths: Iterable[str]) -> Iterator[tuple[str, Outcome]]:
+        """Yield (path, Outcome) of every path, in order of completion. Raises RuntimeError for a bug."""
         tasks = enumerate(paths)
-        given = {ours: deque() for ours in self._sockets}
+        given: dict[socket.socket, deque[tuple[int, str]]] = {ours: deque() for ours in self._sockets}
         with selectors.DefaultSelector() as selector:
             for ours in self._sockets:
                 self._give(ours, given[ours], tasks)
@@ -128,7 +121,7 @@ class DecoderProcesses:
                 for key, _ in selector.select():
                     ours = key.fileobj
                     for number, *answer in _messages(ours):
-                        # A process that was killed just after it had answered: its keeper has answered, too.
+                        # If a process was killed just after it had answered, its keeper has answered as well.
                         if given[ours] and given[ours][0][0] == number:
                             yield given[ours].popleft()[1], self._outcome(*answer)
                     self._give(ours, given[ours], tasks)
@@ -150,7 +143,7 @@ class DecoderProcesses:
 
 
 def _messages(ours):
-    """What has arrived: [number of the video, ...] each. Raises RuntimeError if the other side is gone."""
+    """Yield what has arrived: [number of the video, ...] each. Raises RuntimeError if the other side is gone."""
     flags = 0
     while True:
         try:
@@ -160,7 +153,7 @@ def _messages(ours):
         except ConnectionResetError:
             message = b""
         if not message:
-            raise RuntimeError("a decoding process has failed; its traceback is above")
+            raise RuntimeError("a decoding process failed; its traceback is above")
         yield json.loads(message)
         flags = socket.MSG_DONTWAIT
 
@@ -168,14 +161,14 @@ def _messages(ours):
 # ------------------------------------------------------------------------------------- the other side
 
 
-def keep(arguments):
+def keep(arguments: list[str]) -> None:
     """The program of the keepers, one for each socket.
 
-    arguments (str): seconds a video, whether to try skipping (0 or 1), the sockets' descriptors.
+    arguments: seconds per video, whether to try skipping (0 or 1), the descriptors of the sockets.
     """
     time_limit, try_skipping, descriptors = float(arguments[0]), bool(int(arguments[1])), list(map(int, arguments[2:]))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    gc.freeze()  # what is here is not to be touched, hence copied, by those who are forked
+    gc.freeze()  # so that forked processes do not touch, and thereby copy, what exists now
     for descriptor in descriptors:
         if not os.fork():
             for other in descriptors:
@@ -190,7 +183,7 @@ def keep(arguments):
 
 
 def _keep(theirs, time_limit, try_skipping):
-    """Let decoding processes answer until there are no more videos, and answer for those that cannot."""
+    """Let decoding processes answer until there are no more videos, and answer for those that died."""
     while True:
         pid = os.fork()
         if not pid:
@@ -205,7 +198,7 @@ def _keep(theirs, time_limit, try_skipping):
                 os._exit(status)
         status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         if status < 0:
-            with contextlib.suppress(BlockingIOError):  # nothing there: it was not decoding
+            with contextlib.suppress(BlockingIOError):  # no task there: it was not decoding
                 task = theirs.recv(_MESSAGE, socket.MSG_DONTWAIT)
                 if not task:
                     return
@@ -217,12 +210,12 @@ def _keep(theirs, time_limit, try_skipping):
 def _decode(theirs, time_limit, try_skipping):
     """Decode and answer until a video is not sound. Returns an exit status.
 
-    A task is taken off the socket when it is answered: the first one there is that which the process is at.
+    A task stays on the socket until it is answered: the first one there is the one being decoded.
     """
     complaints = _Complaints() if try_skipping else None
     while task := theirs.recv(_MESSAGE, socket.MSG_PEEK):
         number, path = task.split(b" ", 1)
-        # Nobody handles the alarm: it ends the process, even inside the decoder.
+        # The alarm has no handler: it ends the process, even inside the decoder.
         signal.setitimer(signal.ITIMER_REAL, time_limit)
         outcome = decode_video(os.fsdecode(path), complaints)
         signal.setitimer(signal.ITIMER_REAL, 0)
@@ -234,7 +227,7 @@ def _decode(theirs, time_limit, try_skipping):
 
 
 class _Complaints:
-    """What FFmpeg says of the videos that this process decodes. OpenCV prints it, to C's standard output."""
+    """FFmpeg's messages about the videos that this process decodes. OpenCV prints them to C's standard output."""
 
     def __init__(self):
         self._flush = ctypes.CDLL(None).fflush
@@ -251,22 +244,23 @@ class _Complaints:
         return size > 0
 
 
-def decode_video(path, complaints=None):
+def decode_video(path: str, complaints: _Complaints | None = None) -> Outcome:
     """The Outcome of decoding a video to its end, in this process.
 
-    With _Complaints, it says whether packets may be left out, too. Not of a video that FFmpeg complains of: how it
-    conceals damage depends on all that it has decoded before.
+    With _Complaints, also finds out whether packets may be left out: never of a video that FFmpeg complains about, as
+    how it conceals damage depends on everything decoded before.
     """
     skips = None
     if complaints is not None:
-        complaints.come()  # those of the last video's check are not of this one
+        complaints.come()  # those left by the check of the previous video are not about this one
     try:
-        known = sample_frames(path, lambda count: (), lambda places, frame: None, _NothingKnown())
-        if complaints is not None and not known.damage:
-            skips = not complaints.come() and skipping_is_exact(path, known.count)
+        video = open_video(path)
+        facts = video.examine()
+        if complaints is not None and not facts.damage:
+            skips = not complaints.come() and video.skipping_is_exact(facts.count)
     except BadVideo as error:
         return Outcome(0, error.reason[:_REASON])
     except (cv2.error, MemoryError) as error:
         text = " ".join(str(error).split()) or "out of memory"
         return Outcome(0, f"the decoder gives up: {text}"[:_REASON], lasting=False)
-    return Outcome(known.count, known.damage, skips)
+    return Outcome(facts.count, facts.damage, skips)

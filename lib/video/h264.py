@@ -1,22 +1,25 @@
 """Frames of an H.264 video without the packets that they do not need.
 
-Two kinds of packets can be left out. Frames that no other is predicted from say so (nal_ref_idc 0; ITU-T H.264,
-7.4.1): with x264's defaults these are nearly half of all. And an IDR frame begins anew: what comes before it, or
-after the last wanted frame of a run from one IDR frame to the next, has no bearing on what is wanted.
+Two kinds of packets can be left out. Frames that no other frame is predicted from are marked as such (nal_ref_idc 0;
+ITU-T H.264, 7.4.1): with x264's defaults nearly half of all. And an IDR frame starts from scratch: packets before it,
+or after the last wanted frame of a run from one IDR frame to the next, have no effect on what is wanted.
 
-OpenCV gives a video's packets undecoded (CAP_PROP_FORMAT -1), and decodes what is left of them from memory. Whether
-that gives a file's own frames to the byte, is a question of encoders, containers and damage: skip_check.py answers it
-for a file, and only then is it done.
+OpenCV returns a video's packets undecoded (CAP_PROP_FORMAT -1), and decodes the rest of them from memory. Whether that
+gives the file's own frames to the byte depends on encoders, containers and damage: skip_check.py answers it for a
+file, and only then is it done.
 """
 
 import re
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import cv2
 
-from video.capture import open_video, opened_bytes
+from video.capture import open_capture, opened_bytes
 
-# The largest number of frames that are decoded before one that is shown before them (H.264, max_num_reorder_frames).
+# The largest number of frames that precede a frame in decoding order and follow it in presentation order (H.264,
+# max_num_reorder_frames).
 MAX_REORDER = 16
 
 _H264 = cv2.VideoWriter.fourcc(*"h264")  # whatever the container calls it
@@ -29,30 +32,38 @@ _OTHERS = {6, 9, 12}  # supplementary information, delimiter, filler
 
 
 class NotSkippable(Exception):
-    """The packets are not such that some could be left out."""
+    """Packets cannot be left out of this video."""
 
 
 @dataclass(slots=True)
 class Packet:
-    """A frame in the order of decoding: its bytes (Annex B), its time, and whether it is IDR, or no other needs it."""
+    """A frame in decoding order.
+
+    Attributes:
+        data: its bytes (Annex B).
+        time: presentation time, in the unit of the container.
+        idr: whether it is an IDR frame.
+        droppable: whether no other frame needs it.
+        rank: its place in presentation order.
+    """
 
     data: bytes
     time: float
     idr: bool
     droppable: bool
-    rank: int = -1  # its place in the order of presentation
+    rank: int = -1
 
 
-def read_packets(path, limit=None):
-    """The first packets of a video, or all: list of Packet, in the order of decoding.
+def read_packets(path: str, limit: int | None = None) -> list[Packet]:
+    """The first `limit` packets of a video, or all, in decoding order.
 
     rank is right where at least MAX_REORDER packets follow, or none is left. Raises NotSkippable, and BadVideo.
     """
-    capture = open_video(path)
+    capture = open_capture(path)
     try:
         if int(capture.get(cv2.CAP_PROP_FOURCC)) != _H264 or not capture.set(cv2.CAP_PROP_FORMAT, -1):
             raise NotSkippable
-        packets = []
+        packets: list[Packet] = []
         while (limit is None or len(packets) < limit) and capture.grab():
             data = capture.retrieve()[1].tobytes()
             packets.append(_packet(data, capture.get(cv2.CAP_PROP_PTS)))
@@ -81,9 +92,9 @@ def _packet(data, time):
     return Packet(data, time, idr, not idr and not needed)
 
 
-def runs(packets):
+def runs(packets: Sequence[Packet]) -> list[list[Packet]]:
     """The packets in lists that each begin with an IDR frame."""
-    lists = []
+    lists: list[list[Packet]] = []
     for packet in packets:
         if packet.idr:
             lists.append([])
@@ -91,11 +102,11 @@ def runs(packets):
     return lists
 
 
-def needed_packets(packets, wanted):
-    """Those of the packets that frames need. wanted: a set of ranks. Raises NotSkippable if one is not there."""
-    if not wanted <= {packet.rank for packet in packets}:
+def needed_packets(packets: Sequence[Packet], wanted: Collection[int]) -> list[Packet]:
+    """The packets needed for the frames of the ranks `wanted`. Raises NotSkippable if one of them is not there."""
+    if not set(wanted) <= {packet.rank for packet in packets}:
         raise NotSkippable
-    needed = []
+    needed: list[Packet] = []
     for run in runs(packets):
         last = max((i for i, packet in enumerate(run) if packet.rank in wanted), default=-1)
         needed += [packet for packet in run[: last + 1] if not packet.droppable or packet.rank in wanted]
@@ -103,21 +114,21 @@ def needed_packets(packets, wanted):
 
 
 def _head(packet):
-    """What stands before the slices of the first packet: parameters, and what the encoder says of itself."""
+    """What precedes the slices of the first packet: parameters, and what the encoder says about itself."""
     first = next(unit.start() for unit in _START.finditer(packet.data) if unit[1][0] & 31 in (_SLICE, _IDR))
     return packet.data[:first]
 
 
-def opened_needed(packets, needed):
-    """cv2.VideoCapture of the needed ones of a file's packets, for a with statement."""
+def opened_needed(packets: Sequence[Packet], needed: Sequence[Packet]) -> AbstractContextManager[cv2.VideoCapture]:
+    """Open the needed ones of a file's packets as a video, for a with statement."""
     stream = b"".join(packet.data for packet in needed)
     return opened_bytes(stream if needed[0] is packets[0] else _head(packets[0]) + stream)
 
 
-def grabbed(capture, needed):
+def grabbed(capture: cv2.VideoCapture, needed: Sequence[Packet]) -> Iterator[int]:
     """Yield the rank of every frame that grab() decodes.
 
-    Raises NotSkippable, after some or all of them, if there are not as many as there should be: none is any good then.
+    Raises NotSkippable, after some or all of them, if their number is wrong: then none of them can be relied on.
     """
     for rank in sorted(packet.rank for packet in needed):
         if not capture.grab():

@@ -6,27 +6,29 @@ import zlib
 import cv2
 
 from video import h264
-from video.capture import BadVideo, open_video, retrieve
+from video.bad_videos import BadVideo
+from video.capture import open_capture, retrieve
 
-# Packets are held in memory, by every thread that decodes.
+# Every decoding thread holds the packets in memory.
 _MAX_BYTES = 64 << 20
 
-# Less would hardly pay for reading the packets first.
+# With less, reading the packets first would hardly pay.
 _MIN_DROPPABLE = 0.2
 
 
-def skipping_is_exact(path, count):
-    """Whether what h264.py leaves out of a video is not missed. Takes about as long as decoding the video four times.
+def skipping_is_exact(path: str, count: int) -> bool:
+    """Whether what h264.py leaves out of a video is not missed. Takes about as long as decoding it four times.
 
-    Decoding everything shows which packet each frame is of, by its time. Then every frame is compared with it: without
-    any of the frames that no other needs, from every IDR frame on; with every second of them; and with jumps from the
-    middle of a run to the next IDR frame.
+    Decoding everything shows which packet each frame belongs to, by its time. Then every frame is compared with it:
+    without any of the frames that no other needs, from every IDR frame on; with every second of them; and with jumps
+    from the middle of a run to the next IDR frame.
 
     Args:
-        path: the video (str); its decoding has met no damage, not even such as FFmpeg conceals.
+        path: the video; decoding it showed no damage, not even damage that FFmpeg conceals.
         count: F, the number of its frames that decode.
 
-    False where it would bring little, too. Raises BadVideo if the file cannot be opened.
+    Returns:
+        False also where it would save little. Raises BadVideo if the file cannot be opened.
     """
     if os.stat(path).st_size > _MAX_BYTES:
         return False
@@ -48,7 +50,7 @@ def _worthwhile(packets):
 
 
 def _selections(packets):
-    """Sets of ranks that between them have every way of leaving out."""
+    """Sets of ranks that together cover every way of leaving packets out."""
     needed = {packet.rank for packet in packets if not packet.droppable}
     droppable = [packet.rank for packet in packets if packet.droppable]
     yield needed | set(droppable[::2])
@@ -60,9 +62,9 @@ def _selections(packets):
 
 
 def _checksums(path, packets):
-    """Of all frames; None if one does not come, or with another time than that of the packet of its rank."""
+    """Of all frames; None if one is missing, or has another time than the packet of its rank."""
     checksums = []
-    capture = open_video(path)
+    capture = open_capture(path)
     try:
         for packet in sorted(packets, key=lambda packet: packet.rank):
             if not capture.grab() or capture.get(cv2.CAP_PROP_PTS) != packet.time:

@@ -1,28 +1,38 @@
-"""What the first meeting of a video taught, remembered: in memory, and in a file that runs may share."""
+"""Cache of what decoding a video revealed: frame count, damage. In memory, and in a file that runs may share."""
 
 import json
 import logging
 import os
 import stat
-import threading
 import zlib
 from dataclasses import astuple, dataclass
+from threading import Lock
+from typing import NamedTuple
 
-import cv2
+from video.capture import DECODER
 
 logger = logging.getLogger(__name__)
 
-# Another decoder may make more or less of a damaged file.
-_DECODER = f"opencv-{cv2.__version__}"
+
+class Fingerprint(NamedTuple):
+    """Identifies the content of a video: if the content changes, so does this.
+
+    content: size of a file in bytes, or a checksum. modified: time of the last change in nanoseconds.
+    """
+
+    content: int
+    modified: int
 
 
 @dataclass(frozen=True, slots=True)
 class VideoFacts:
-    """F, the number of a video's frames that decode, and what is damaged (None: nothing seen).
+    """What is known of a video.
 
-    F is 0 for a video that is bad; damage is the reason. The loaders do not remember bad videos, only
-    dataset_check does: it can tell a video that crashes the decoder. skips: whether packets may be left out
-    (skip_check.py); None: not tried.
+    Attributes:
+        count: F, the number of frames that decode; 0 for a bad video.
+        damage: what is damaged (None: nothing found), or the reason for a bad video. The loaders do not cache bad
+            videos, only the data check does: it can identify a video that crashes the decoder.
+        skips: whether packets may be left out (skip_check.py); None: not tried.
     """
 
     count: int
@@ -31,35 +41,35 @@ class VideoFacts:
 
 
 class VideoFactsCache:
-    """What is VideoFacts of every video met; may be shared by threads. A changed file is met anew.
+    """The facts of every video decoded so far; threads may share it. A video that has changed is unknown again.
 
-    With a file, it also outlives the process. The file has a line a video, which is appended when the video
-    is met and read when the next process starts. Processes may share it: a line is appended by one write, and
-    carries its checksum, so that whatever else may stand in the file is passed over. No problem with the file
-    is more than a warning: without it, videos are met anew.
+    With a file, it also outlives the process. The file has a line per video, appended when the video is first decoded
+    and read when the next process starts. Processes may share it: a line is appended by a single write and carries its
+    checksum, so whatever else the file contains is ignored. A problem with the file is only a warning: without it,
+    videos are decoded to their end again.
     """
 
-    def __init__(self, file=None):
-        self._known = {}
-        self._lock = threading.Lock()
+    def __init__(self, file: str | os.PathLike | None = None):
+        self._facts: dict[str, tuple[Fingerprint, VideoFacts]] = {}
+        self._lock = Lock()
         self._file = file
         if file is not None:
-            self._tell_problems(self._load)
+            self._warn_of_problems(self._load)
 
-    def get(self, path, status):
-        """VideoFacts of the file at path with this os.stat_result, or None."""
-        size, modified, known = self._known.get(path, (None, None, None))
-        return known if (size, modified) == (status.st_size, status.st_mtime_ns) else None
+    def get(self, name: str, fingerprint: Fingerprint) -> VideoFacts | None:
+        """The facts of the video of this name and fingerprint, or None."""
+        known, facts = self._facts.get(name, (None, None))
+        return facts if known == fingerprint else None
 
-    def put(self, path, status, known):
-        """Remember what is VideoFacts of the file at path with this os.stat_result."""
+    def put(self, name: str, fingerprint: Fingerprint, facts: VideoFacts) -> None:
+        """Remember the facts of the video of this name and fingerprint."""
         with self._lock:
-            self._known[path] = status.st_size, status.st_mtime_ns, known
+            self._facts[name] = fingerprint, facts
             if self._file is not None:
-                self._tell_problems(self._append, path, status, known)
+                self._warn_of_problems(self._append, name, fingerprint, facts)
 
-    def _tell_problems(self, action, *arguments):
-        """Call action; after a failure go on without the file."""
+    def _warn_of_problems(self, action, *arguments):
+        """Call action; after a failure continue without the file."""
         try:
             action(*arguments)
         except OSError as error:
@@ -70,35 +80,35 @@ class VideoFactsCache:
         with open(self._open(os.O_RDONLY), "rb") as lines:
             for line in lines:
                 if (entry := _decode(line)) is not None:
-                    path, size, modified, *known = entry
-                    self._known[path] = size, modified, VideoFacts(*known)
+                    name, content, modified, *facts = entry
+                    self._facts[name] = Fingerprint(content, modified), VideoFacts(*facts)
 
-    def _append(self, path, status, known):
+    def _append(self, name, fingerprint, facts):
         descriptor = self._open(os.O_WRONLY | os.O_APPEND)
         try:
-            os.write(descriptor, _encode(path, status.st_size, status.st_mtime_ns, *astuple(known)))
+            os.write(descriptor, _encode(name, *fingerprint, *astuple(facts)))
         finally:
             os.close(descriptor)
 
     def _open(self, flags):
-        # O_NONBLOCK, as opening a FIFO would wait forever.
+        # O_NONBLOCK, as opening a FIFO would block forever.
         descriptor = os.open(self._file, flags | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             os.close(descriptor)
-            raise OSError("it is no regular file")
+            raise OSError("it is not a regular file")
         return descriptor
 
 
-def _encode(path, size, modified, *known):
-    """A line, with its newline in front: so what a process that died left behind spoils no line but its own."""
-    content = json.dumps([_DECODER, path, size, modified, *known]).encode()
+def _encode(*entry):
+    """A line, with its newline in front: a line that a killed process left unfinished spoils no other."""
+    content = json.dumps([DECODER, *entry]).encode()
     return b"\n%08x %s" % (zlib.crc32(content), content)
 
 
 def _decode(line):
-    """[path, size, modified, count, damage, skips], or None if the line is none of ours."""
+    """[name, content, modified, count, damage, skips], or None if the line is not such an entry."""
     checksum, _, content = line.rstrip(b"\n").partition(b" ")
     if not content or checksum != b"%08x" % zlib.crc32(content):
         return None
     decoder, *entry = json.loads(content)
-    return entry if decoder == _DECODER else None
+    return entry if decoder == DECODER else None

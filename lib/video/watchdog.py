@@ -1,56 +1,59 @@
-"""A watch over threads that decode: a video that gives no frame for a long time ends the run.
+"""Watchdog for decoding threads: ends the run when a video yields no frame for too long.
 
-FFmpeg can hang in a call: on a file system that does not answer any more, or in a bug. Such a thread cannot be ended,
-only the process can. To skip the video instead would make what is trained on depend on time, leave a thread behind
-with each, and hide that a disk is gone. So the run ends and says which video it was; started again it goes on from
-its last checkpoint (or score), and meets the same video if that is the cause.
+FFmpeg can hang in a call: on a file system that no longer answers, or in a bug. The thread cannot be ended, only the
+process can. Skipping the video instead would make the training data depend on timing, leave a thread behind with each
+one, and hide that a disk is gone. So the run ends and reports which video it was; the same command resumes from the
+last checkpoint (or score), and reaches the same video again if that is the cause.
 """
 
 import contextlib
 import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from typing import Any
 
 from utils.errors import Hang
 
-# In how many parts the time is counted: parts that pass without a frame and while this process runs. The clock alone
-# would take a process that was stopped and continued (SIGSTOP, a debugger) for one that hangs.
+# Time is counted in this many parts, which pass without a frame while this process runs. The clock alone would mistake
+# a process that was stopped and continued (SIGSTOP, a debugger) for one that hangs.
 _PARTS = 10
 
 
 class _Decoding:
-    """A video that a thread is at: path, time of its beginning, parts without a frame so far."""
+    """A video that a thread is decoding: its name, when that began, parts without a frame so far."""
 
-    __slots__ = ("path", "quiet", "started")
+    __slots__ = ("name", "quiet", "started")
 
-    def __init__(self, path):
-        self.path, self.started, self.quiet = path, time.time(), 0
+    def __init__(self, name):
+        self.name, self.started, self.quiet = name, time.time(), 0
 
     def frame(self):
         self.quiet = 0
 
 
 class Watchdog:
-    """What is being decoded by the threads of a loader.
+    """What the threads of a loader are decoding.
 
     Args:
-        seconds: how long a video may take for a frame; 0: for ever.
+        seconds: how long a video may take to yield a frame; 0: forever.
     """
 
-    def __init__(self, seconds):
+    def __init__(self, seconds: float):
         self._seconds = seconds
-        self._at_work = {}  # by id: dictionaries are changed by one thread at a time
+        self._at_work: dict[int, _Decoding] = {}  # by id: a dict is changed by one thread at a time
 
     @contextlib.contextmanager
-    def video(self, path):
-        """Around the decoding of a video. Yields a function to call with every frame."""
-        decoding = _Decoding(path)
+    def video(self, name: str) -> Iterator[Callable[[], None]]:
+        """Surrounds the decoding of a video. Yields a function to call for every frame."""
+        decoding = _Decoding(name)
         self._at_work[id(decoding)] = decoding
         try:
             yield decoding.frame
         finally:
             del self._at_work[id(decoding)]
 
-    def result(self, future):
-        """future.result(). Raises Hang if it does not come and a video gives no frame."""
+    def result(self, future: Future) -> Any:
+        """future.result(). Raises Hang if it does not arrive and a video yields no frame."""
         while self._seconds:
             try:
                 return future.result(self._seconds / _PARTS)
@@ -60,8 +63,8 @@ class Watchdog:
                 self._count()
         return future.result()
 
-    def wait_until_idle(self):
-        """Return when nothing is being decoded any more. Raises Hang if that does not come."""
+    def wait_until_idle(self) -> None:
+        """Return when nothing is being decoded any more. Raises Hang if that takes too long."""
         deadline = time.monotonic() + self._seconds
         while self._at_work:
             if self._seconds and time.monotonic() > deadline:
@@ -77,7 +80,7 @@ class Watchdog:
 
     def _hang(self, decodings):
         listed = "; ".join(
-            f"{decoding.path!r} (begun {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(decoding.started))})"
+            f"{decoding.name!r} (begun {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(decoding.started))})"
             for decoding in decodings
         )
         return Hang(

@@ -1,6 +1,9 @@
 #!/usr/bin/env python3
 """List the videos of a folder of class folders: one line `path label` for each.
 
+Every file in a class folder is taken for a video, and so is a folder with numbered images in it (000001.jpg, ... or
+img_00001.jpg, ...; or png).
+
 Class folders with spaces in their names are renamed ("petting cat" to "petting_cat"), as a space separates
 the path from the label. Paths are written as FOLDER is given: an absolute FOLDER makes a list for any place.
 
@@ -26,6 +29,7 @@ from data.class_ids import read_class_ids  # noqa: E402
 from utils import cli  # noqa: E402
 from utils.errors import UserError  # noqa: E402
 from utils.files import atomic_write  # noqa: E402
+from video.frame_folder import is_frame_folder  # noqa: E402
 
 logger = logging.getLogger(__name__)
 
@@ -159,14 +163,14 @@ def rename_folders(folder, names):
 
 
 def videos_of_classes(folder, names):
-    """Yield (class folder, paths of its videos), by class folder, then by file name. Hidden files are no videos."""
+    """Yield (class folder, paths of its videos), by class folder, then by name. Hidden entries do not count."""
     for name in names:
         class_folder = os.path.join(folder, spaceless(name))
-        entries = os.scandir(class_folder)
-        files = sorted(e.name for e in entries if e.is_file() and not e.name.startswith("."))
-        if not files:
+        entries = [entry for entry in os.scandir(class_folder) if not entry.name.startswith(".")]
+        videos = sorted(entry.name for entry in entries if entry.is_file() or is_frame_folder(entry))
+        if not videos:
             logger.warning("%s: no videos", class_folder)
-        paths = [os.path.join(class_folder, file) for file in files]
+        paths = [os.path.join(class_folder, video) for video in videos]
         for path in paths:
             if "\n" in path:
                 raise UserError(f"{path!r}: a path with a line break cannot be listed")

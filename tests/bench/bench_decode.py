@@ -19,9 +19,8 @@ import numpy as np
 from common import Worker, geometric_mean, measure, parser, print_conditions, print_table, videos_in
 
 from data import transforms
-from video.capture import regular_file
-from video.decoder import sample_frames
 from video.decoder_processes import DecoderProcesses
+from video.sampling import open_video, sample_frames
 from video.video_facts import VideoFacts, VideoFactsCache
 
 LENGTH, RATE = 8, 8
@@ -33,7 +32,7 @@ CHECKED = "this repository, after a check"
 CUT = "this repository, scaled and cut"
 
 
-def open_video(path):
+def open_capture(path):
     capture = cv2.VideoCapture(path, cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
     capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 0)
     return capture
@@ -41,7 +40,7 @@ def open_video(path):
 
 def read_everything(path, indices, convert_all=True):
     """All frames to RGB, as legacy converted them; without convert_all only the wanted ones."""
-    capture, frames, failures = open_video(path), [], 0
+    capture, frames, failures = open_capture(path), [], 0
     while failures < 100:
         read, frame = capture.read()
         failures = 0 if read else failures + 1
@@ -55,7 +54,7 @@ def to_rgb(frame):
 
 
 def grab_only(path, indices):
-    capture = open_video(path)
+    capture = open_capture(path)
     for _ in range(max(indices) + 1):
         capture.grab()
 
@@ -66,9 +65,9 @@ def sampled(path, indices, counts, memory):
     def keep(places, frame):
         clip = memory.setdefault(path, np.empty((LENGTH, *frame.shape), np.uint8))
         for place in places:
-            cv2.cvtColor(frame, cv2.COLOR_BGR2RGB, dst=clip[place])
+            clip[place] = frame
 
-    sample_frames(path, lambda num_frames: indices, keep, counts)
+    sample_frames(open_video(path), lambda num_frames: indices, keep, counts)
     return memory[path]
 
 
@@ -77,7 +76,7 @@ def check(videos, counts):
     helped = []
     with DecoderProcesses(1, 600, try_skipping=True) as decoders:
         for path, outcome in decoders.decode(videos):
-            counts.put(path, regular_file(path), VideoFacts(outcome.count, outcome.damage, outcome.skips))
+            counts.put(path, open_video(path).fingerprint, VideoFacts(outcome.count, outcome.damage, outcome.skips))
             helped += [Path(path).name] if outcome.skips else []
     return helped
 
@@ -92,9 +91,9 @@ def cut_clip(path, indices_of, counts, clip, scale=256):
         size = transforms.scaled_size(*frame.shape[:2], scale)
         square = transforms.cut(transforms.resize(frame, size), 0, 0, 224, False)
         for place in places:
-            cv2.cvtColor(square, cv2.COLOR_BGR2RGB, dst=clip[place])
+            clip[place] = square
 
-    sample_frames(path, indices_of, keep, counts)
+    sample_frames(open_video(path), indices_of, keep, counts)
 
 
 def by_pyav(path, indices):

@@ -27,7 +27,7 @@ from video_files import write_video
 from data.dataset_check import decode_new
 from data.lmdb_writer import clip_items
 from data.records import encode_test_clip, encode_test_video, encode_train, int_proto, path_proto
-from video.decoder import count_frames
+from video.sampling import count_frames
 from video.video_facts import VideoFactsCache
 
 SMALL = [(30, 120, 160), (60, 128, 170), (90, 112, 112)]  # frames, height, width

@@ -53,8 +53,10 @@ def open_and_load(folder, split):
     """(seconds to open, seconds to the first batch, bytes taken by opening), printed as JSON."""
     import numpy as np
 
-    from data.loader import BadVideos, TestClips, TestLoader, TrainClips, TrainLoader, group_by_video
-    from data.sources import open_test_source, open_train_source
+    from data.sources import group_by_video, open_test_source, open_train_source
+    from data.test_loader import TestClips, TestLoader
+    from data.train_loader import TrainClips, TrainLoader
+    from video.bad_videos import BadVideos
 
     before, start = private_memory(), time.perf_counter()
     if split == "train":

@@ -22,8 +22,9 @@ from bench_decode import cut_clip
 from common import parser, print_conditions, print_table, videos_in
 
 from data import transforms
-from data.loader import BadVideos, TrainClips, TrainLoader
 from data.sources import open_train_source
+from data.train_loader import TrainClips, TrainLoader
+from video.bad_videos import BadVideos
 from video.video_facts import VideoFactsCache
 
 CLIPS = TrainClips(length=8, rate=8, crop=224, jitter_scales=(256, 320))

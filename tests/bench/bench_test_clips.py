@@ -16,8 +16,9 @@ from bench_decode import LONG, grab_only, read_everything
 from common import Worker, geometric_mean, measure, parser, print_conditions, print_table, videos_in
 
 from data import transforms
-from data.loader import BadVideos, TestClips, TestLoader
 from data.sources import TestSource
+from data.test_loader import TestClips, TestLoader
+from video.bad_videos import BadVideos
 
 SCALE, STARTS, CROPS = 256, 10, 3
 

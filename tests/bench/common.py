@@ -19,8 +19,8 @@ sys.path[:0] = [str(REPO / folder) for folder in ("lib", "tests/helpers", "tests
 
 from video_files import write_video  # noqa: E402
 
-from video.capture import BadVideo  # noqa: E402
-from video.decoder import count_frames  # noqa: E402
+from video.bad_videos import BadVideo  # noqa: E402
+from video.sampling import count_frames  # noqa: E402
 
 # Frames, height, width, container, codec.
 MADE = [

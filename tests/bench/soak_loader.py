@@ -22,10 +22,11 @@ import numpy as np
 from common import panorama, print_conditions, print_table
 from video_files import H264, write_video
 
-from data.loader import BadVideos, TestClips, TestLoader, TrainClips, TrainLoader, group_by_video
-from data.sources import open_test_source, open_train_source
-from video.capture import BadVideo, regular_file
-from video.decoder import count_frames
+from data.sources import group_by_video, open_test_source, open_train_source
+from data.test_loader import TestClips, TestLoader
+from data.train_loader import TrainClips, TrainLoader
+from video.bad_videos import BadVideo, BadVideos
+from video.sampling import count_frames, open_video
 from video.video_facts import VideoFacts, VideoFactsCache
 
 MEMORY_GROWTH = 16  # MB, from the mean of one half of the time after the first minute to that of the other
@@ -77,7 +78,8 @@ class Soak:
         self.counts_file = folder / "frame_counts.txt"
         # Of this one, packets are left out.
         skipped = str(folder / "skipped.mp4")
-        VideoFactsCache(self.counts_file).put(skipped, regular_file(skipped), VideoFacts(90, None, skips=True))
+        facts = VideoFacts(90, None, skips=True)
+        VideoFactsCache(self.counts_file).put(skipped, open_video(skipped).fingerprint, facts)
         for split in ("train", "test"):
             (folder / f"{split}.txt").write_text("".join(f"{path} {i}\n" for i, path in enumerate(videos)))
         self.train = open_train_source(folder, "train", 2, True)

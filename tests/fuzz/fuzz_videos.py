@@ -11,9 +11,10 @@ import numpy as np
 from fuzzing import Area, Wrong, mutate_bytes
 from video_files import H264, digest, every_frame, moving_square, write_video
 
-from video.capture import BadVideo, regular_file
-from video.decoder import MAX_FRAMES, sample_frames
+from video.bad_videos import BadVideo
 from video.decoder_processes import DecoderProcesses
+from video.sampling import open_video, sample_frames
+from video.video import MAX_FRAMES
 from video.video_facts import VideoFacts, VideoFactsCache
 
 MADE = [("mp4", "mp4v"), ("avi", "XVID"), ("avi", "MJPG"), ("mkv", "FFV1"), ("mkv", "VP80"), ("mpg", "PIM1"),
@@ -62,7 +63,7 @@ def sampled(path, indices_of, counts):
     def keep(places, frame):
         digests.update(dict.fromkeys(places, digest(frame)))
 
-    known = sample_frames(path, indices_of, keep, counts)
+    known = sample_frames(open_video(path), indices_of, keep, counts)
     return [digests.get(place) for place in range(len(indices_of(known.count)))]
 
 
@@ -140,7 +141,7 @@ class Videos(Area):
         if not outcome.skips:
             return []
         counts = VideoFactsCache()
-        counts.put(path, regular_file(path), VideoFacts(outcome.count, None, skips=True))
+        counts.put(path, open_video(path).fingerprint, VideoFacts(outcome.count, None, skips=True))
         clips = [range(start, outcome.count, 6) for start in range(outcome.count)]  # sparse enough to be read so
         return [(clip, sampled(path, lambda count, clip=clip: clip, counts)) for clip in clips]
 
@@ -157,5 +158,5 @@ class Videos(Area):
                     raise Wrong(f"frame {index} differs from a full read's, in a clip of {len(indices)}")
 
     def check_refusal(self, case, error):
-        if error.path != case.path or "\n" in str(error) or not error.reason:
+        if error.name != case.path or "\n" in str(error) or not error.reason:
             raise Wrong(f"a message that is not one line about the file: {error!s:.200}")

@@ -17,16 +17,17 @@ from video_files import read_items, write_list
 
 from core.config import load_config
 from data import lmdb_writer, transforms
-from data.loader import BadVideos, TestClips, TestLoader, group_by_video
 from data.records import TestRecord
-from data.sources import open_test_source, open_train_source
+from data.sources import group_by_video, open_test_source, open_train_source
+from data.test_loader import TestClips, TestLoader
 from engine.solver import Solver
 from formats.caffe2_pickle import load
 from models.model_builder_video import create_model
 from reports.log_parser import read_log
 from reports.video_scores import score_videos
 from utils.checkpoints import initialize_params_from_file, load_blobs, save_checkpoint
-from video.decoder import count_frames
+from video.bad_videos import BadVideos
+from video.sampling import count_frames
 
 # name: the records of a list, (TEST.USE_MULTI_CROP, spatial positions) of a test LMDB
 LMDBS = {

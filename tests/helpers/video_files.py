@@ -38,7 +38,7 @@ def digest(frame):
 
 
 def every_frame(path):
-    """Digests of all frames of a video, each decoded and converted in turn."""
+    """Digests of all frames of a video (RGB), each decoded and converted in turn."""
     capture = cv2.VideoCapture(path, cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
     capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 0)
     digests, failures = [], 0
@@ -46,8 +46,16 @@ def every_frame(path):
         read, frame = capture.read()
         failures = 0 if read else failures + 1
         if read:
-            digests.append(digest(frame))
+            digests.append(digest(frame[..., ::-1]))
     return digests
+
+
+def write_frames(folder, frames, name="{:06d}.png", first=1):
+    """Write RGB uint8 frames as numbered images; the format of the name chooses the kind. Returns the folder."""
+    folder.mkdir(parents=True)
+    for number, frame in enumerate(frames, start=first):
+        assert cv2.imwrite(str(folder / name.format(number)), frame[..., ::-1])
+    return folder
 
 
 # 90 frames of moving_square(90, 64, 96, seed=5), by ffmpeg -c:v libx264 -pix_fmt yuv420p -crf 26 -g 40 -bf 3: seven IDR
