@@ -110,7 +110,7 @@ def test_accuracies_and_confusions(report, six_classes, tmp_path):
         ("0", "zero", "4", "0", "25.00", "100.00", "one", "2"),
         ("1", "one", "2", "0", "100.00", "100.00", "", ""),
         ("2", "two, too", "0", "0", "", "", "", ""),
-        ("3", "three", "2", "1", "50.00", "50.00", "", ""),  # the video without clips counts as wrong, but not as confused
+        ("3", "three", "2", "1", "50.00", "50.00", "", ""),  # the video without clips is wrong, not confused
         ("4", "four", "1", "0", "0.00", "0.00", "five", "1"),
         ("5", "five", "0", "0", "", "", "", ""),
     ]

@@ -137,7 +137,7 @@ def violations(text):
         if name == "yaml.load":
             wrong = not {ast.unparse(argument) for argument in node.args[1:]} & safe_loaders
         if name.startswith("subprocess.") and node.args:
-            wrong = wrong or isinstance(node.args[0], (ast.Constant, ast.JoinedStr, ast.BinOp))  # a command line, not a list of words
+            wrong = wrong or isinstance(node.args[0], (ast.Constant, ast.JoinedStr, ast.BinOp))  # a line, not a list
         if wrong:
             found.append(ast.unparse(node))
     return found
