@@ -121,7 +121,7 @@ def test_wrong_files_are_one_line(convert, tmp_path, script):
         ("list.pkl", "out.pkl", "list.pkl: expected a checkpoint"),
         ("short.pkl", "out.pkl", "short.pkl: the pickle is truncated"),
         (".", "out.pkl", ".: expected a pickle file"),
-        ("in.pkl", "file/out.pkl", "file: cannot be made: File exists"),
+        ("in.pkl", "file/out.pkl", "file: cannot be created: File exists"),
     ]:
         status, errors, written = convert(script, source, output)
         assert status == 1 and errors.startswith(f"error: {line}"), errors

@@ -254,7 +254,7 @@ def test_a_damaged_state_dict_is_one_line(run, tmp_path):
     (["state_dict", "m.pth", *words()], "TEST.PARAMS_FILE is not set"),
     (["state_dict", "w.pkl", *words(TEST__PARAMS_FILE="w.pkl")], "another file than the weights"),
     (["torch_export", "m.pt2", *words(TEST__PARAMS_FILE="w.pkl", TRAIN__VIDEO_LENGTH=1)], "LENGTH is too small"),
-    (["state_dict", "w.pkl/m.pth", *words(TEST__PARAMS_FILE="w.pkl")], "cannot be made"),
+    (["state_dict", "w.pkl/m.pth", *words(TEST__PARAMS_FILE="w.pkl")], "cannot be created"),
 ])
 def test_wrong_command_lines(run, arguments, part):
     assert refused(run(*arguments), part)

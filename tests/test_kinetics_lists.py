@@ -388,7 +388,7 @@ def test_downscale_refuses(tool, fake, tmp_path):
     assert_one_line(tool(*ARGS, "--out", "train/../train", **fake), "--out: expected another folder")
     (tmp_path / "out").touch()
     make_videos(tmp_path, "a/1.mp4")
-    assert_one_line(tool(*ARGS, **fake), "out: cannot be made: File exists")
+    assert_one_line(tool(*ARGS, **fake), "out: cannot be created: File exists")
 
 
 @pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="no ffmpeg here")

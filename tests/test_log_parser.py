@@ -1,4 +1,4 @@
-"""reports.log_parser against real lines of the Caffe2 program and the formats that every line has."""
+"""reports.log_parser, on real lines of the Caffe2 program and on lines formatted as the tools do."""
 
 import pytest
 
@@ -108,8 +108,8 @@ def test_n_way_best_and_finished():
     assert parse_line(line) == FinishedLine(20, 40, 26.25, 8.0, 1.5, 0.5)
 
 
-def test_every_cut_of_a_line_is_passed_over(legacy):
-    """No record with a wrong number, but for a cut inside a count that ends its line: that does not show."""
+def test_truncated_lines_are_skipped(legacy):
+    """They never give a wrong number, except for a cut within the count at the end of a line, which is invisible."""
     for line in legacy:
         whole = parse_line(line)
         if whole is None:
@@ -135,7 +135,7 @@ def test_damaged_lines(line):
     assert parse_line(line) is None
 
 
-def test_a_resumed_run_replaces_what_the_killed_one_had_beyond():
+def test_a_resumed_run_replaces_the_later_lines_of_the_killed_one():
     killed = [train_line(i, loss=1.0) for i in (10, 20, 30, 40)]
     killed.insert(2, stats_line(20, 60.0))
     killed.insert(4, stats_line(30, 55.0))
@@ -147,13 +147,13 @@ def test_a_resumed_run_replaces_what_the_killed_one_had_beyond():
     assert errors == [(20, 60.0), (30, 50.0)]
 
 
-def test_a_run_started_again_from_the_beginning_stands_alone():
+def test_a_run_restarted_from_the_beginning_replaces_everything():
     log = parse_log([train_line(10), stats_line(10, 9.0), train_line(20), train_line(10, 3.0)])
     assert [(line.iteration, line.loss) for line in log.train] == [(10, 3.0)]
     assert log.evaluations == []
 
 
-def test_finished_line_stands_in_for_lost_stats():
+def test_the_finished_line_replaces_missing_stats():
     lines = [train_line(10), "* Finished #iters [10|100]: top1: 40.000 top5: 5.000", 'json_stats: {"test_e']
     assert parse_log(lines).evaluations == [{"currentIter": 10, "test_err": 40.0, "test_err5": 5.0}]
 

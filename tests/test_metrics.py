@@ -1,4 +1,4 @@
-"""Errors, and the lines of a training log to the letter."""
+"""Classification errors, and the exact lines of a training log."""
 
 import json
 import re
@@ -27,7 +27,7 @@ def test_errors_against_sorting():
     assert 0 < expected[1] < expected[0] < 200
 
 
-def test_of_equal_scores_the_lower_class_comes_first():
+def test_ties_go_to_the_lower_class():
     scores = [[1.0, 3.0, 3.0, 0.0, 0.0, 0.0, 0.0]]
     assert counts(scores, [1]) == [0, 0]
     assert counts(scores, [2]) == [1, 0]
@@ -35,7 +35,7 @@ def test_of_equal_scores_the_lower_class_comes_first():
 
 
 @pytest.mark.parametrize("scores", [[torch.nan] * 7, [torch.nan, 5, 4, 3, 2, 1, 0]])
-def test_what_is_not_a_number_is_never_right(scores):
+def test_nan_is_never_correct(scores):
     assert counts([scores], [0]) == [1, 1]
 
 
@@ -43,11 +43,11 @@ def test_fewer_classes_than_five():
     assert counts([[1.0, 2.0, 3.0]], [0]) == [1, 0]
 
 
-def test_the_first_classes_alone():
+def test_errors_among_the_first_classes():
     scores = torch.tensor([[0, 2, 1, 9], [0, 2, 1, 9], [0, 2, 1, 9.0]])
     labels = torch.tensor([1, 2, 3])
     assert topk_errors(scores, labels).tolist() == [2, 0]
-    # Among 0..2 the first clip is right, the second wrong, and the third's class is none of them.
+    # Among 0..2 the first clip is correct, the second is wrong, and the class of the third is not included.
     assert first_n_errors(scores, labels, 3).tolist() == [2, 1]
     assert first_n_errors(scores, labels, 1000).tolist() == [2, 0]
     assert first_n_errors(scores, torch.tensor([3, 3, 3]), 3).tolist() == [3, 3]
@@ -79,7 +79,7 @@ def timer(diff, average):
 
 
 @pytest.mark.parametrize(("arguments", "line"), [
-    # The third line of the legacy log: 8 s left of one iteration of 8.2 s on average.
+    # The third line of the legacy log: one iteration of 8.2 s on average remains.
     ((2, 4, 0.001, 1.5, timer(7.337, 8.24), {"loss": 2.6074, "err": 100.0, "err5": 50.0}),
      "| Train ETA: 0:00:08 LR: 0.00100000  Iters [3/4] [1.50ep]  Time 7.337  Loss  2.6074  top1 100.000 top5  50.000"),
     ((9, 400000, 0.01, 0.00273, timer(0.5, 0.5), {"loss": 6.0, "err": 98.4375, "err5": 9.375}),
@@ -124,7 +124,7 @@ def test_best_model(capsys):
     best = BestErrors()
     assert printed(capsys, best.update, {"err": 80.0, "err5": 7.5}) == "\n* Best model: top1:  80.000 top5:   7.500\n\n"
     assert printed(capsys, best.update, {"err": 80.0, "err5": 0.0}) == ""
-    assert best.best == {"err": 80.0, "err5": 7.5}  # the top-5 error at the best top-1
+    assert best.best == {"err": 80.0, "err5": 7.5}  # the top-5 error of the evaluation with the best top-1 error
     assert printed(capsys, best.update, {"err": 79.0, "err5": 9.0}) == "\n* Best model: top1:  79.000 top5:   9.000\n\n"
     assert best.best == {"err": 79.0, "err5": 9.0}
 

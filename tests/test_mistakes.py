@@ -409,10 +409,10 @@ WEIGHTS = {
 
 OUTPUT = {
     "CHECKPOINT.DIR is a file": (
-        "train_net_video {job} CHECKPOINT.DIR {tmp}/f", "{tmp}/f/checkpoints: cannot be made: Not a directory",
+        "train_net_video {job} CHECKPOINT.DIR {tmp}/f", "{tmp}/f/checkpoints: cannot be created: Not a directory",
         {"f": ""}),
     "its checkpoints are a file": (
-        "train_net_video {job} CHECKPOINT.DIR {tmp}/f", "{tmp}/f/checkpoints: cannot be made: File exists",
+        "train_net_video {job} CHECKPOINT.DIR {tmp}/f", "{tmp}/f/checkpoints: cannot be created: File exists",
         {"f/checkpoints": ""}),
     "all checkpoints are damaged": (
         "train_net_video {job} CHECKPOINT.DIR {tmp}/f",
@@ -420,7 +420,7 @@ OUTPUT = {
         "c2_model_iter2.pkl: the pickle is truncated or empty); remove them or set CHECKPOINT.RESUME False to start "
         "anew", {"f/checkpoints/c2_model_iter2.pkl": b"\x80\x02}"}),
     "CHECKPOINT.DIR of the test is a file": (
-        "test_net_video {test} CHECKPOINT.DIR {tmp}/f", "{tmp}/f: cannot be made: File exists", {"f": ""}),
+        "test_net_video {test} CHECKPOINT.DIR {tmp}/f", "{tmp}/f: cannot be created: File exists", {"f": ""}),
     "the scores are a folder": (
         "test_net_video {test} CHECKPOINT.DIR {tmp}/f",
         "{tmp}/f/results_scores.h5: expected an HDF5 file, the scores of a test, got what cannot be opened as one "
@@ -440,7 +440,7 @@ CURVES = {
     "an empty log": ("plot_log {tmp}/log.txt --output {tmp}/c.png", f"{{tmp}}/log.txt: {NO_LOG}", {"log.txt": ""}),
     "a checkpoint": ("plot_log {weights} --output {tmp}/c.png", f"{{weights}}: {NO_LOG}", {}),
     "another format": (
-        "plot_log {log} --output {tmp}/c.pdf", "--output: expected a name that ends with .png, got {tmp}/c.pdf", {}),
+        "plot_log {log} --output {tmp}/c.pdf", "--output: expected a name ending in .png, got {tmp}/c.pdf", {}),
     "no folder for the picture": (
         "plot_log {log} --output {tmp}/no/c.png", "{tmp}/no/c.png: cannot be written: No such file or directory", {}),
     "a folder for the picture": (
@@ -520,7 +520,7 @@ PREPARATION = {
         "{tmp}/out exists already; remove it or choose another --dataset_dir", {"out/data.mdb": ""}),
     "lmdb: in a file": (
         "create_video_lmdb --dataset_dir {tmp}/f/out --list_file {data}/train.txt",
-        "{tmp}/f: cannot be made: File exists", {"f": ""}),
+        "{tmp}/f: cannot be created: File exists", {"f": ""}),
     "lmdb: an empty list": (
         "create_video_lmdb_test --dataset_dir {tmp}/out --list_file {tmp}/l.txt", "{tmp}/l.txt: the list is empty",
         {"l.txt": ""}),
@@ -541,7 +541,7 @@ PREPARATION = {
         "{tmp}/l.txt: expected a list of videos, got an empty file", {"l.txt": ""}),
     "rescale: into a file": (
         "downscale_video_joblib --list_file {data}/train.txt --folder {data} --out {tmp}/f",
-        "{tmp}/f: cannot be made: File exists", {"f": ""}),
+        "{tmp}/f: cannot be created: File exists", {"f": ""}),
     "convert: not there": (
         "modify_blob_rm {tmp}/w.pkl {tmp}/o.pkl", "{tmp}/w.pkl: cannot read: No such file or directory", {}),
     "convert: a list": (
@@ -559,11 +559,11 @@ PREPARATION = {
         {"w.pkl": norm_of_negative_variance}),
     "convert: into a folder": ("modify_blob_rm {weights} {tmp}", "{tmp}: cannot be written: Is a directory", {}),
     "convert: in a file": (
-        "modify_caffe2_ftvideo {weights} {tmp}/f/o.pkl", "{tmp}/f: cannot be made: File exists", {"f": ""}),
+        "modify_caffe2_ftvideo {weights} {tmp}/f/o.pkl", "{tmp}/f: cannot be created: File exists", {"f": ""}),
     "demo: fewer than none": (
         "make_motion_videos {tmp}/v --train -1", "--seed, --train and --val: expected numbers of at least 0", {}),
     "demo: in a file": (
-        "make_motion_videos {tmp}/f --train 1", "{tmp}/f/train/across: cannot be made: Not a directory", {"f": ""}),
+        "make_motion_videos {tmp}/f --train 1", "{tmp}/f/train/across: cannot be created: Not a directory", {"f": ""}),
 }
 
 # argparse says these, after the usage, and ends with status 2.

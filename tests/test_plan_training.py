@@ -1,4 +1,4 @@
-"""Plans of trainings against the authors' files for fewer GPUs, and against themselves."""
+"""Training plans, against the authors' files for fewer GPUs, and planned back again."""
 
 import shlex
 
@@ -27,7 +27,7 @@ def eight(repo):
 
 
 def test_the_authors_file_for_four_gpus(repo, eight):
-    """Its batches and its rate follow the linear rule; its 600k iterations are their choice, three fourths of it."""
+    """It follows the linear scaling rule, except for its iterations: 600k, three quarters of what the rule gives."""
     four = load_config(yaml(repo, "4gpu_c2d_nonlocal_600k"))
     planned = plan_training(eight, num_gpus=4)
     assert planned["NUM_GPUS"] == four.NUM_GPUS
@@ -36,14 +36,14 @@ def test_the_authors_file_for_four_gpus(repo, eight):
     assert planned["SOLVER.STEP_SIZES"] == [300000, 300000, 200000] and planned["SOLVER.MAX_ITER"] == 800000
     assert planned["TRAIN.EVAL_PERIOD"] == 40000
     assert planned | plan_training(eight, batch_size=32, num_gpus=4) == planned
-    # With as many epochs as the authors chose.
+    # With the authors' number of epochs.
     epochs = four.SOLVER.MAX_ITER * four.TRAIN.BATCH_SIZE / four.TRAIN.DATASET_SIZE
     assert plan_training(eight, num_gpus=4, epochs=epochs)["SOLVER.MAX_ITER"] == 600000
 
 
 def test_another_batch_by_hand(eight):
     planned = plan_training(eight, num_gpus=1, batch_size=24, dataset_size=50000)
-    # A batch of 24/64; and 50000/234643 of the videos.
+    # The batch is 24/64, and there are 50000/234643 of the videos.
     assert planned["SOLVER.BASE_LR"] == 0.00375
     assert planned["SOLVER.MAX_ITER"] == round(400000 * (64 / 24) * (50000 / 234643)) == 227296
     assert sum(planned["SOLVER.STEP_SIZES"]) == 227296
@@ -52,7 +52,7 @@ def test_another_batch_by_hand(eight):
     assert plan_training(eight, dataset_size=1000, epochs=30)["SOLVER.MAX_ITER"] == round(30 * 1000 / 64)
 
 
-def test_a_warm_up_where_there_is_one(repo):
+def test_the_warm_up_is_planned_if_enabled(repo):
     cfg = load_config(yaml(repo, "8gpu_c2d_nonlocal_400k"), ["SOLVER.WARMUP.WARMUP_ON", "True"])
     planned = plan_training(cfg, num_gpus=4)
     assert planned["SOLVER.WARMUP.WARMUP_START_LR"] == cfg.SOLVER.WARMUP.WARMUP_START_LR / 2
@@ -64,8 +64,8 @@ def test_a_warm_up_where_there_is_one(repo):
 
 @settings(max_examples=60, deadline=None)
 @given(batch=st.integers(1, 64), videos=st.integers(234643, 10**7))
-def test_there_and_back_is_the_same(batch, videos):
-    # Smaller batches and more videos mean more iterations: rounding them loses nothing.
+def test_planning_back_restores_the_configuration(batch, videos):
+    # Smaller batches and more videos mean more iterations, so that rounding loses nothing.
     cfg = load_config(None, ["NUM_GPUS", "1"])
     planned = plan_training(cfg, batch_size=batch, dataset_size=videos)
     other = load_config(None, ["NUM_GPUS", "1", *words_of(planned)])
@@ -85,7 +85,7 @@ def test_other_policies(repo, words, key, value):
     assert plan_training(cfg, num_gpus=4)[key] == value
 
 
-def test_periods_that_are_none_stay(repo):
+def test_a_negative_period_is_kept(repo):
     cfg = load_config(yaml(repo, "8gpu_c2d_nonlocal_400k"), ["CHECKPOINT.CHECKPOINT_PERIOD", "-1"])
     assert "CHECKPOINT.CHECKPOINT_PERIOD" not in plan_training(cfg, num_gpus=4)
     assert plan_training(cfg, dataset_size=1, epochs=1e-9)["SOLVER.MAX_ITER"] == 1
@@ -95,10 +95,10 @@ def test_command_line(repo, call_tool):
     status, output, errors = call_tool(tool, "--config_file", yaml(repo, "8gpu_c2d_nonlocal_400k"), "--gpus", 4)
     assert not status and not errors
     lines = output.splitlines()
-    assert lines[0].endswith("64 clips an iteration, rate 0.01, 400000 iterations: 109.1 epochs of 234643 videos")
-    assert lines[1].endswith("32 clips an iteration, rate 0.005, 800000 iterations: 109.1 epochs of 234643 videos")
+    assert lines[0].endswith("64 clips per iteration, rate 0.01, 400000 iterations: 109.1 epochs of 234643 videos")
+    assert lines[1].endswith("32 clips per iteration, rate 0.005, 800000 iterations: 109.1 epochs of 234643 videos")
     assert lines[2] == "  up to iteration 300000 (40.9 epochs): rate 0.005"
-    # The last line can be appended as it is.
+    # The last line can be appended verbatim.
     cfg = load_config(yaml(repo, "8gpu_c2d_nonlocal_400k"), shlex.split(lines[-1]))
     assert (cfg.SOLVER.STEPS, cfg.NUM_GPUS) == ([0, 300000, 600000, 800000], 4)
     assert get_lr_at_iter(300000, cfg) == pytest.approx(0.0005)

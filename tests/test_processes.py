@@ -1,4 +1,4 @@
-"""The same training on any number of processes, and through any interruption: real processes, signals and kills."""
+"""The result of a training does not depend on processes or interruptions: real processes, signals and kills."""
 
 import contextlib
 import os
@@ -18,7 +18,7 @@ import tiny_job
 from engine.interruption import EXIT_INTERRUPTED
 from formats.caffe2_pickle import load
 
-# More kills by hand: NLNET_KILLS=20 pytest tests/test_processes.py
+# For more kills: NLNET_KILLS=20 pytest tests/test_processes.py
 KILLS = int(os.environ.get("NLNET_KILLS", "5"))
 
 
@@ -33,7 +33,7 @@ def assert_same_bytes(one, other):
 
 
 def run_tool(words, timeout=120, **environment):
-    """Run a tool as a user does: (status, standard output, standard error)."""
+    """Run a tool like a user: (status, standard output, standard error)."""
     tool = f"tools/{words[0]}.py"
     process = subprocess.run([sys.executable, tool, *words[1:]], capture_output=True, text=True, timeout=timeout,
                              env=os.environ | environment)
@@ -43,7 +43,7 @@ def run_tool(words, timeout=120, **environment):
 # ------------------------------------------------------------------------------------------ number of processes
 
 
-def test_four_replicas_in_one_two_and_four_processes(repo, data, tmp_path, monkeypatch):
+def test_four_replicas_agree_in_one_two_and_four_processes(repo, data, tmp_path, monkeypatch):
     monkeypatch.chdir(repo)
     runs = {}
     for name, processes in (("one", 1), ("two", 2), ("two again", 2), ("four", 4)):
@@ -67,7 +67,7 @@ def test_four_replicas_in_one_two_and_four_processes(repo, data, tmp_path, monke
     assert tiny_job.values_of(runs["two"][0]) == tiny_job.values_of(runs["two again"][0])
 
 
-def test_torchrun_gives_the_same_as_the_tools_own_start(repo, data, tmp_path, monkeypatch):
+def test_torchrun_gives_the_same_result_as_the_tools_launcher(repo, data, tmp_path, monkeypatch):
     monkeypatch.chdir(repo)
     own, torchrun = (tiny_job.command(repo, data, tmp_path / name, NUM_PROCESSES=2, SOLVER__MAX_ITER=3,
                                       TRAIN__TEST_AFTER_TRAIN=True) for name in ("own", "torchrun"))
@@ -80,14 +80,14 @@ def test_torchrun_gives_the_same_as_the_tools_own_start(repo, data, tmp_path, mo
         (tmp_path / "torchrun" / "results_probs.pkl").read_bytes()
 
 
-def test_the_root_alone_speaks_and_speaks_for_all(repo, data, tmp_path, monkeypatch):
+def test_only_the_root_logs_and_it_logs_everything(repo, data, tmp_path, monkeypatch):
     monkeypatch.chdir(repo)
     words = tiny_job.command(repo, data, tmp_path / "run", NUM_PROCESSES=2, TRAIN__TEST_AFTER_TRAIN=True)
     status, output, errors = run_tool(words)
     assert status == 0, errors
     assert len(re.findall(r"^\| Train ETA", output, re.MULTILINE)) == 6
     assert len(re.findall(r"^\| Test:", output, re.MULTILINE)) == 4  # two evaluations of two batches
-    assert output.count("Training with config:") == 2  # the training's and the test's
+    assert output.count("Training with config:") == 2  # once each by the training and the test
     assert len(re.findall("Bad video .*gone.mp4", output)) == 2  # once in the training, once in the test
     assert "Num of empty videos: 1" in output
 
@@ -96,21 +96,21 @@ def test_the_root_alone_speaks_and_speaks_for_all(repo, data, tmp_path, monkeypa
 
 
 def train_until_done(zygote, words, log, disturb):
-    """Start again until the run ends by itself; disturb(run) may end it before. Returns how often it did."""
+    """Restart until the run finishes; disturb(run) may interrupt it. Returns the number of interruptions."""
     for disturbed in range(200):
         run = zygote.start(words, log)
         disturb(run)
         status = run.wait()
         if status == 0:
             return disturbed
-        # 130 and -SIGTERM: so soon that there was nothing to save yet.
+        # 130 and -SIGTERM: interrupted before there was anything to save.
         assert status in (-signal.SIGKILL, EXIT_INTERRUPTED, -signal.SIGTERM, 130), log.read_text()[-2000:]
     raise AssertionError("no end")
 
 
 def random_signal(number, times, folder, seed):
-    """A disturbance: the signal at a random moment, for the first `times` runs. Moments are of three kinds: soon after
-    the start, while a checkpoint is being written, and some time after one."""
+    """A disturbance: the signal at a random moment of each of the first `times` runs. There are three kinds of moments:
+    soon after the start, while a checkpoint is being written, and some time after one."""
     rng = random.Random(seed)
     moments = ["start", "writing", "after"] * times
     moments = moments[:times]
@@ -135,9 +135,9 @@ def random_signal(number, times, folder, seed):
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_an_ended_training_goes_on_as_if_it_had_not(number, zygote, repo, data, tmp_path, capsys):
+def test_an_interrupted_training_gives_the_same_result(number, zygote, repo, data, tmp_path, capsys):
     kills = KILLS if number == signal.SIGKILL else max(3, KILLS // 2)
-    # A killed run may have done nothing that counts; those that have are enough for this many kills.
+    # A killed run may have made no progress; the others suffice for this many kills.
     options = {"CHECKPOINT__CHECKPOINT_PERIOD": 1, "SOLVER__MAX_ITER": 3 + kills,
                "SOLVER__STEP_SIZES": f"[2,2,{kills}]"}
     whole, ended = tmp_path / "whole", tmp_path / "ended"
@@ -152,7 +152,7 @@ def test_an_ended_training_goes_on_as_if_it_had_not(number, zygote, repo, data, 
         print(f"\n{signal.Signals(number).name}: {kills} tried, {done} hit a running training, all survived")
 
 
-def test_a_signal_leaves_a_checkpoint_and_a_status_of_its_own(zygote, repo, data, undisturbed, tmp_path):
+def test_a_signal_leaves_a_checkpoint_and_a_distinct_status(zygote, repo, data, undisturbed, tmp_path):
     words = tiny_job.command(repo, data, tmp_path, CHECKPOINT__CHECKPOINT_PERIOD=-1)
     run = zygote.start(words, tmp_path / "log.txt")
     log = tmp_path / "log.txt"
@@ -168,7 +168,7 @@ def test_a_signal_leaves_a_checkpoint_and_a_status_of_its_own(zygote, repo, data
     assert [int(n) for n in re.findall(r"Iters \[(\d)/6\]", text)] == [1, 2, 3, 4, 5, 6]
 
 
-def test_keeping_the_last_checkpoints_alone(zygote, repo, data, tmp_path):
+def test_only_the_last_checkpoints_are_kept(zygote, repo, data, tmp_path):
     words = tiny_job.command(repo, data, tmp_path, CHECKPOINT__CHECKPOINT_PERIOD=1, CHECKPOINT__KEEP_LAST=2)
     assert zygote.run(words, tmp_path / "log.txt") == 0
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == \
@@ -208,7 +208,7 @@ def test_a_killed_test_gives_the_same_report(zygote, repo, data, undisturbed, tm
 
 
 def interrupted_test(zygote, words, log):
-    """A test that was asked to end after its first scores."""
+    """Run a test that is asked to stop after its first scores."""
     run = zygote.start(words, log)
     while not log.exists() or not re.search(r"\]: 0/\d+ iter", log.read_text()):
         assert run.wait(0.005) is None
@@ -221,7 +221,7 @@ def interrupted_test(zygote, words, log):
     ("configuration", {"TEST__SCALE": 208}),
     ("list", {}),
 ])
-def test_scores_of_something_else_are_not_mixed_in(what, change, zygote, repo, data, undisturbed, tmp_path):
+def test_scores_of_a_different_test_are_not_mixed_in(what, change, zygote, repo, data, undisturbed, tmp_path):
     weights = undisturbed / "checkpoints" / "c2_model_iter6.pkl"
     log, folder = tmp_path / "log.txt", tmp_path / "run"
     interrupted_test(zygote, command_of_test(repo, data, folder, weights), log)
@@ -240,7 +240,7 @@ def test_scores_of_something_else_are_not_mixed_in(what, change, zygote, repo, d
     assert (folder / "results_scores.h5").read_bytes() == scores
 
 
-def test_scores_of_a_finished_test_give_way(zygote, repo, data, undisturbed, tmp_path):
+def test_scores_of_a_finished_test_are_replaced(zygote, repo, data, undisturbed, tmp_path):
     for iteration in (6, 4):
         weights = undisturbed / "checkpoints" / f"c2_model_iter{iteration}.pkl"
         assert zygote.run(command_of_test(repo, data, tmp_path, weights), tmp_path / f"{iteration}.txt") == 0
@@ -273,7 +273,7 @@ def alive(pid):
 
 @pytest.fixture
 def two_processes(repo, data, tmp_path, monkeypatch):
-    """A training in two processes that has done two iterations: (the tool's Popen, its workers' pids, its log)."""
+    """A training in two processes after two iterations: (Popen of the tool, pids of its workers, its log)."""
     monkeypatch.chdir(repo)
     log = tmp_path / "log.txt"
     words = tiny_job.command(repo, data, tmp_path, NUM_PROCESSES=2, SOLVER__MAX_ITER=10000,
@@ -313,7 +313,7 @@ def test_no_orphans_when_the_launcher_is_killed(two_processes):
         time.sleep(0.05)
 
 
-def test_ctrl_c_ends_all_with_a_checkpoint(two_processes):
+def test_ctrl_c_stops_all_processes_with_a_checkpoint(two_processes):
     process, workers, log = two_processes
     process.send_signal(signal.SIGINT)
     assert process.wait(30) == EXIT_INTERRUPTED
@@ -321,7 +321,7 @@ def test_ctrl_c_ends_all_with_a_checkpoint(two_processes):
     assert not any(alive(pid) for pid in workers)
 
 
-def test_a_taken_port(repo, data, tmp_path, monkeypatch):
+def test_a_port_in_use_is_an_error(repo, data, tmp_path, monkeypatch):
     monkeypatch.chdir(repo)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -334,12 +334,12 @@ def test_a_taken_port(repo, data, tmp_path, monkeypatch):
     assert len(errors) == 1 and str(port) in errors[0] and "in use" in errors[0]
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system takes root")
-def test_a_full_disk(zygote, repo, data, tmp_path):
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system requires root")
+def test_a_full_disk_is_an_error(zygote, repo, data, tmp_path):
     folder = tmp_path / "small"
     folder.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", folder], capture_output=True).returncode:
-        pytest.skip("mounting is not permitted here")
+        pytest.skip("mounting is not permitted")
     try:
         words = tiny_job.command(repo, data, folder, CHECKPOINT__CHECKPOINT_PERIOD=2)
         log = tmp_path / "log.txt"

@@ -1,4 +1,4 @@
-"""NUM_GPUS replicas one after another in one process: losses, gradients, statistics and dropout of each."""
+"""NUM_GPUS replicas run one after another in one process: losses, gradients, statistics and dropout."""
 
 import pytest
 import torch
@@ -27,7 +27,7 @@ def run(model, *batches, seed=1, it=0):
 def test_losses_and_gradients_are_the_mean_over_the_replicas():
     model, batches = classifier(), [clips(seed) for seed in range(3)]
     losses, gradients = [], []
-    for x in batches:  # each replica normalises with its own batch alone
+    for x in batches:  # each replica normalises over its own batch only
         alone = classifier()
         loss = F.cross_entropy(alone(x), LABELS)
         gradients.append(torch.autograd.grad(loss, list(alone.parameters())))
@@ -59,7 +59,7 @@ def dropout_losses(*batches, **options):
     return run(classifier(dropout=0.5), *batches, **options)[:, 0].tolist()
 
 
-def test_dropout_follows_from_seed_iteration_and_replica():
+def test_dropout_is_determined_by_seed_iteration_and_replica():
     x = clips(0)
     losses = dropout_losses(x, x)
     assert losses[0] != losses[1]

@@ -1,4 +1,4 @@
-"""tools/report_test.py: what a test found, class by class."""
+"""tools/report_test.py: test results by class."""
 
 import csv
 import pickle
@@ -69,13 +69,13 @@ def test_the_legacy_programs_own_file(shared, call_tool, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["results_probs.pkl", "results_scores.h5"])
-def test_the_test_tools_report(report, job, name):
+def test_the_report_equals_that_of_the_test_tool(report, job, name):
     output, classes, _ = report(job.folder / name, [0, 1, 2])
     assert re.findall(REPORT, output) == re.findall(REPORT, job.output)
     assert [(line["videos"], line["empty"]) for line in classes[:4]] == [("1", "0"), ("1", "1"), ("1", "0"), ("0", "0")]
 
 
-def test_both_files_hold_the_same(job):
+def test_both_files_have_the_same_contents(job):
     pickled, rows = (read_results(job.folder / name) for name in ("results_probs.pkl", "results_scores.h5"))
     assert pickled[0].tolist() == rows[0].tolist()
     assert np.array_equal(pickled[1].astype("f4"), rows[1])
@@ -86,14 +86,14 @@ def test_both_files_hold_the_same(job):
 
 @pytest.fixture
 def six_classes(tmp_path):
-    """Scores of two clips for each of nine videos, and their labels; worked out by hand below."""
+    """Scores of two clips for each of nine videos, and their labels. The results below were worked out by hand."""
     winners = {0: 0, 1: 1, 2: 1, 3: 2, 4: 1, 5: 1, 6: 3, 7: None, 8: 5}  # video: class of its highest score
     labels = [0, 0, 0, 0, 1, 1, 3, 3, 4]
     videos, scores = [], []
     for video, winner in winners.items():
         if winner is not None:
             vector = np.full(6, 0.1)
-            vector[[winner, 0]] += (0.5, 0.2)  # class 0 is second, or first by more
+            vector[[winner, 0]] += (0.5, 0.2)  # class 0 is second, or wins by a larger margin
             for clip in (1.0, 0.5):
                 videos.append(video)
                 scores.append(vector * clip - (0.3 if winner == 5 else 0) * (np.arange(6) == 4))
@@ -110,7 +110,7 @@ def test_accuracies_and_confusions(report, six_classes, tmp_path):
         ("0", "zero", "4", "0", "25.00", "100.00", "one", "2"),
         ("1", "one", "2", "0", "100.00", "100.00", "", ""),
         ("2", "two, too", "0", "0", "", "", "", ""),
-        ("3", "three", "2", "1", "50.00", "50.00", "", ""),  # the video without clips is wrong, but not confused
+        ("3", "three", "2", "1", "50.00", "50.00", "", ""),  # the video without clips is wrong, not confused
         ("4", "four", "1", "0", "0.00", "0.00", "five", "1"),
         ("5", "five", "0", "0", "", "", "", ""),
     ]
@@ -127,14 +127,14 @@ def test_the_whole_matrix(six_classes):
 
 
 @pytest.mark.parametrize("classes", [5, 120])
-def test_the_picture_has_a_cell_a_class(classes, tmp_path):
+def test_the_picture_has_one_cell_per_class(classes, tmp_path):
     confusion = np.zeros((classes, classes), int)
     confusion[np.arange(classes), (np.arange(classes) + 2) % classes] = 3
     plot_confusion(confusion, [f"class {i}" for i in range(classes)], tmp_path / "a.png")
     dark = (cv2.imread(str(tmp_path / "a.png")).astype(int) - (107, 48, 8)).__abs__().max(-1) < 12  # Blues' last
     rows, columns = np.nonzero(dark)
     cell = 0.55 * 150 if classes == 5 else 0.075 * 150
-    # One square a row, each as large as a cell, one of them at the left edge of the matrix.
+    # One square per row, each as large as a cell, one of them at the left edge of the matrix.
     assert dark.sum() > 0.8 * classes * cell**2 * (0.75 if classes == 5 else 1)
     assert rows.max() - rows.min() == pytest.approx(classes * cell, abs=6)
     assert columns.max() - columns.min() == pytest.approx(classes * cell, abs=6)
@@ -150,7 +150,7 @@ def test_names(tmp_path):
 # ------------------------------------------------------------------------------------------------------ mistakes
 
 
-def test_what_is_wrong_is_one_line(call_tool, six_classes, job, tmp_path):
+def test_errors_are_one_line(call_tool, six_classes, job, tmp_path):
     path, labels = six_classes
     truth = write_truth(tmp_path / "truth.txt", labels)
     short = write_truth(tmp_path / "short.txt", labels[:3])
@@ -171,8 +171,8 @@ def test_what_is_wrong_is_one_line(call_tool, six_classes, job, tmp_path):
         ((tmp_path / "none.pkl", "--truth", truth), "none.pkl: expected the scores of clips, got none"),
         ((tmp_path / "old.h5", "--truth", truth), "old.h5: expected .* video indices, got scores, status; results_pr"),
         ((tmp_path / "other.h5", "--truth", truth), "other.h5: expected the scores of a test, got another HDF5 file"),
-        ((path, "--truth", short), ".*indices 0 to 8, expected 0 to 2: .*short.txt has 3 lines"),
-        ((path, "--truth", strange), "strange.txt:9: the label 6 is not in 0..5"),
+        ((path, "--truth", short), ": expected video indices 0 to 2, as .*short.txt has 3 lines, got 0 to 8"),
+        ((path, "--truth", strange), "strange.txt:9: expected a label in 0..5, the classes of .*, got 6"),
         ((path, "--truth", tmp_path / "no.txt"), "cannot read the list .*no.txt"),
         ((path, "--truth", truth, "--classes", tmp_path / "names.txt"), "names.txt: expected names for the classes"),
     ]
@@ -183,9 +183,9 @@ def test_what_is_wrong_is_one_line(call_tool, six_classes, job, tmp_path):
     assert not list(tmp_path.glob("*.csv"))
 
 
-def test_an_unfinished_test_is_pointed_out(report, job, tmp_path):
+def test_an_unfinished_test_gives_a_warning(report, job, tmp_path):
     shutil.copy(job.folder / "results_scores.h5", tmp_path / "part.h5")
     with h5py.File(tmp_path / "part.h5", "r+") as file:
         file["status"][40:] = 0
     output, _, _ = report(tmp_path / "part.h5", [0, 1, 2])
-    assert "part.h5: 50 of 90 clips were not scored: is this test finished?" in output
+    assert "part.h5: 50 of 90 clips were not scored: did the test finish?" in output

@@ -1,4 +1,4 @@
-"""The update of Caffe2's MomentumSGDUpdate, against the same in plain numpy."""
+"""The update of Caffe2's MomentumSGDUpdate, against a plain numpy implementation."""
 
 import logging
 
@@ -91,7 +91,7 @@ def informed(caplog):
     return caplog
 
 
-def test_log_lines_of_a_change(informed):
+def test_a_change_of_the_rate_is_logged(informed):
     solver = make(network())
     solver.set_lr(0.01, 0)
     assert lines(informed) == []
@@ -114,7 +114,7 @@ def test_without_scaling_only_the_rate_is_logged(informed):
 
 
 @pytest.mark.parametrize(("ratio", "logged"), [(0.89, True), (0.91, False), (1.09, False), (1.11, True)])
-def test_small_changes_scale_without_a_line(informed, ratio, logged):
+def test_small_changes_scale_without_being_logged(informed, ratio, logged):
     solver = make(network())
     solver.set_lr(0.1, 0)
     solver.history["pred_b"].fill_(1)
@@ -123,7 +123,7 @@ def test_small_changes_scale_without_a_line(informed, ratio, logged):
     assert solver.history["pred_b"].tolist() == pytest.approx([ratio] * 2)
 
 
-def test_a_change_below_rounding_is_none():
+def test_a_change_within_rounding_error_is_ignored():
     solver = make(network())
     solver.set_lr(0.1, 0)
     solver.history["pred_b"].fill_(1)
@@ -133,10 +133,10 @@ def test_a_change_below_rounding_is_none():
     assert solver.history["pred_b"].tolist() != [1, 1]
 
 
-def test_the_old_rate_is_the_files(informed):
+def test_the_rate_of_the_file_is_the_old_rate(informed):
     solver = make(network())
     solver.history["pred_b"].fill_(1)
-    solver.lr = 1.0  # as of a file without lr and TRAIN.RESET_START_ITER
+    solver.lr = 1.0  # as with TRAIN.RESET_START_ITER and a file without lr
     solver.set_lr(0.01, 0)
     assert lines(informed) == [
         "Setting learning rate to 0.010000 at iteration 0",
@@ -145,8 +145,8 @@ def test_the_old_rate_is_the_files(informed):
     assert solver.history["pred_b"].tolist() == pytest.approx([0.01, 0.01])
 
 
-def test_a_warm_up_scales_as_it_goes():
-    """From one iteration to the next the history is multiplied by new/old, which telescopes to last/first."""
+def test_a_warm_up_scales_the_history_at_every_iteration():
+    """Every iteration multiplies the history by new/old, which telescopes to last/first."""
     cfg = load_config(None, ["SOLVER.BASE_LR", "0.1", "SOLVER.WARMUP.WARMUP_ON", "True",
                              "SOLVER.WARMUP.WARMUP_START_LR", "0.01", "SOLVER.WARMUP.WARMUP_END_ITER", "10"])
     solver = make(network())

@@ -1,4 +1,4 @@
-"""What is installed, what may run, and who may read what is written."""
+"""What is installed, what may be executed, and the permissions of written files."""
 
 import ast
 import os
@@ -29,7 +29,7 @@ SHELL = [path for folder in FOLDERS for path in sorted(folder.rglob("*.sh"))]
 
 
 def locked(name):
-    """{package: version} of a lock, of which every entry has a hash."""
+    """{package: version} of a lock. Checks that every entry has a hash."""
     text = (REPO / name).read_text()
     entries = re.findall(r"^(\S+)==(\S+)(?: ; .*?)?((?: \\\n +--hash=sha256:[0-9a-f]{64})+)\n", text, re.MULTILINE)
     lines = [line for line in text.splitlines() if line and not line.startswith(("#", " "))]
@@ -38,7 +38,7 @@ def locked(name):
 
 
 @pytest.mark.parametrize("name", ["requirements", "requirements-dev"])
-def test_a_lock_has_what_its_requirements_name(name):
+def test_a_lock_contains_its_requirements(name):
     text = (REPO / "requirements.txt").read_text() + (REPO / f"{name}.txt").read_text()
     wanted = dict(re.findall(r"^([\w-]+)==(\S+)$", text, re.MULTILINE))
     assert len(wanted) >= 8
@@ -46,7 +46,7 @@ def test_a_lock_has_what_its_requirements_name(name):
     assert {package: lock.get(canonicalize_name(package)) for package in wanted} == wanted
 
 
-def test_a_lock_has_what_its_packages_want():
+def test_a_lock_contains_the_dependencies_of_its_packages():
     lock = locked("requirements-dev.lock")
     assert locked("requirements.lock").items() <= lock.items()
     known = lock.keys() | locked("requirements-cuda.lock").keys()
@@ -65,7 +65,7 @@ def test_a_lock_has_what_its_packages_want():
     assert looked_at > 5
 
 
-def test_the_cpu_build_is_the_same_version():
+def test_the_cpu_build_has_the_same_version():
     version = locked("requirements.lock")["torch"]
     assert locked("requirements-cpu.lock") == {"torch": f"{version}+cpu"}
     [digest] = re.findall(r"sha256:\w+", (REPO / "requirements-cpu.lock").read_text())
@@ -87,7 +87,7 @@ esac
     ("yes", ["requirements-cpu.lock", "requirements.lock"]),
     ("", ["requirements-cpu.lock", "requirements.lock", "requirements-cuda.lock"]),
 ])
-def test_the_set_up_takes_nothing_without_its_hash(cpu_build, locks, tmp_path):
+def test_the_setup_installs_nothing_without_a_hash(cpu_build, locks, tmp_path):
     (tmp_path / "scripts").mkdir()
     (tmp_path / "scripts/setup_env.sh").write_text((REPO / "scripts/setup_env.sh").read_text())
     for path in REPO.glob("requirements*"):
@@ -97,7 +97,7 @@ def test_the_set_up_takes_nothing_without_its_hash(cpu_build, locks, tmp_path):
     python.write_text(FAKE_PYTHON)
     python.chmod(0o755)
     calls = tmp_path / "calls"
-    for _ in range(2):  # the second time there is nothing to do
+    for _ in range(2):  # the second call does nothing
         subprocess.run(["bash", tmp_path / "scripts/setup_env.sh"], check=True, capture_output=True,
                        env=os.environ | {"CALLS": str(calls), "CPU_BUILD": cpu_build})
     installs = [line for line in calls.read_text().splitlines() if " install " in line]
@@ -108,7 +108,7 @@ def test_the_set_up_takes_nothing_without_its_hash(cpu_build, locks, tmp_path):
 
 # --------------------------------------------------------------------------------------------------- what may run
 
-# Calls that run what a file or a word says, or fetch something.
+# Calls that execute the contents of a file or string, or download something.
 FORBIDDEN = {
     "eval", "exec", "compile", "__import__", "os.system", "os.popen", "subprocess.getoutput",
     "subprocess.getstatusoutput", "pickle.load", "pickle.loads", "pickle.Unpickler", "marshal.load", "marshal.loads",
@@ -119,7 +119,7 @@ FETCHING = {"urllib", "http", "ftplib", "requests", "httpx", "huggingface_hub", 
 
 
 def violations(text):
-    """Calls and imports in Python text that the program must not have."""
+    """Forbidden calls and imports in Python source."""
     tree = ast.parse(text)
     safe_loaders = {node.name for node in ast.walk(tree) if isinstance(node, ast.ClassDef)
                     and [ast.unparse(base) for base in node.bases] == ["yaml.SafeLoader"]}
@@ -137,14 +137,14 @@ def violations(text):
         if name == "yaml.load":
             wrong = not {ast.unparse(argument) for argument in node.args[1:]} & safe_loaders
         if name.startswith("subprocess.") and node.args:
-            wrong = wrong or isinstance(node.args[0], (ast.Constant, ast.JoinedStr, ast.BinOp))  # a line, not words
+            wrong = wrong or isinstance(node.args[0], (ast.Constant, ast.JoinedStr, ast.BinOp))  # a line, not a list
         if wrong:
             found.append(ast.unparse(node))
     return found
 
 
 @pytest.mark.parametrize("path", PROGRAM, ids=lambda path: str(path.relative_to(REPO)))
-def test_nothing_runs_or_fetches_what_a_file_says(path):
+def test_nothing_executes_or_downloads_the_contents_of_a_file(path):
     assert violations(path.read_text()) == []
 
 
@@ -154,16 +154,16 @@ def test_nothing_runs_or_fetches_what_a_file_says(path):
     "yaml.load(file, yaml.Loader)", "yaml.load(file)", "np.load(file, allow_pickle=True)", "import urllib.request",
     "from torch import hub\ntorch.hub.load(name)",
 ])
-def test_the_look_at_the_program_is_not_blind(text):
+def test_forbidden_calls_are_detected(text):
     assert violations(text) != []
 
 
-def test_the_look_at_the_program_sees_all_of_it():
+def test_all_of_the_program_is_checked():
     assert len(PROGRAM) > 45 and len(SHELL) > 20
 
 
 @pytest.mark.parametrize("path", SHELL, ids=lambda path: str(path.relative_to(REPO)))
-def test_scripts_neither_fetch_nor_evaluate(path):
+def test_scripts_neither_download_nor_evaluate(path):
     code = re.sub(r"(?m)(^| )#.*", "", path.read_text())
     assert re.findall(r"\b(eval|curl|wget|git clone)\b|\bsh -c\b", code) == []
 
@@ -172,7 +172,7 @@ def test_scripts_neither_fetch_nor_evaluate(path):
 
 
 @pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])
-def test_files_have_the_mode_that_the_umask_leaves(umask, tmp_path, job):
+def test_file_modes_follow_the_umask(umask, tmp_path, job):
     (tmp_path / "list.txt").write_text("a.mp4 0\n")
     (tmp_path / "log.txt").write_text(job.output)
     video = tmp_path / "v.mp4"
@@ -194,7 +194,7 @@ def test_files_have_the_mode_that_the_umask_leaves(umask, tmp_path, job):
                                    "frame_counts.txt", "curves.png"], 0o666 & ~umask)
 
 
-def test_no_file_of_a_whole_job_can_be_executed_or_is_private(job):
+def test_no_file_of_a_job_is_executable_or_private(job):
     umask = os.umask(0)
     os.umask(umask)
     files = [path for folder in (job.folder, job.data) for path in folder.rglob("*") if path.is_file()]

@@ -1,4 +1,4 @@
-"""The training's TensorBoard events, with a writer that only remembers what it is given."""
+"""TensorBoard events of a training, with a writer that only records its arguments."""
 
 import logging
 import re
@@ -16,7 +16,7 @@ NAME = "torch.utils.tensorboard"
 
 
 class Writer:
-    """What SummaryWriter is to this program."""
+    """The part of SummaryWriter that this program uses."""
 
     made = []
 
@@ -67,7 +67,7 @@ def of_log(output):
     return train, val
 
 
-def test_the_values_of_the_log_lines(writers, train, tmp_path):
+def test_events_have_the_values_of_the_log_lines(writers, train, tmp_path):
     output = train(LOG_PERIOD=2)
     assert output.count(f"TensorBoard events are written to: {tmp_path}/tensorboard\n") == 1
     assert [(writer.run, writer.first) for writer in writers] == [
@@ -79,7 +79,7 @@ def test_the_values_of_the_log_lines(writers, train, tmp_path):
 
 
 def test_a_resumed_run_has_no_step_twice(writers, train, job, tmp_path):
-    # Its checkpoint is from before the evaluation of iteration 4, which is done again.
+    # Its checkpoint was saved before the evaluation of iteration 4, which is repeated.
     shutil.copytree(job.folder / "checkpoints", tmp_path / "checkpoints")
     output = train(SOLVER__MAX_ITER=6, SOLVER__STEP_SIZES="[9]")
     assert [writer.first for writer in writers] == [5, 4]
@@ -94,7 +94,7 @@ def test_errors_among_the_first_classes(writers, train):
         "top1_error", "top5_error", "top1_error_N_way", "top5_error_N_way"}
 
 
-def test_without_the_package_nothing_is_said_or_written(monkeypatch, caplog, tmp_path):
+def test_without_the_package_nothing_is_logged_or_written(monkeypatch, caplog, tmp_path):
     monkeypatch.setitem(sys.modules, NAME, None)  # makes the import fail
     caplog.set_level(logging.INFO)
     with Events(tmp_path / "tensorboard", 1, 1) as events:
@@ -102,7 +102,7 @@ def test_without_the_package_nothing_is_said_or_written(monkeypatch, caplog, tmp
     assert not caplog.records and not list(tmp_path.iterdir())
 
 
-def test_a_package_that_does_not_load_is_no_end(monkeypatch, caplog, tmp_path):
+def test_a_package_that_cannot_be_imported_gives_a_warning(monkeypatch, caplog, tmp_path):
     class Broken:
         def __getattr__(self, name):
             raise TypeError("Descriptors cannot be created directly.")
@@ -115,7 +115,7 @@ def test_a_package_that_does_not_load_is_no_end(monkeypatch, caplog, tmp_path):
 
 
 @pytest.mark.parametrize("when", ["__init__", "flush", "close"])
-def test_a_full_disk_is_no_end(when, writers, monkeypatch, caplog, tmp_path):
+def test_a_full_disk_gives_a_warning(when, writers, monkeypatch, caplog, tmp_path):
     def fail(*_, **__):
         raise OSError(28, "No space left on device")
 

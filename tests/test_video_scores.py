@@ -1,4 +1,4 @@
-"""From the scores of clips to the report over videos."""
+"""The report over videos, from the scores of clips."""
 
 import logging
 import pickle
@@ -24,7 +24,7 @@ def report_lines(caplog, report):
 
 
 def test_the_legacy_programs_report(caplog):
-    """Its 120 score vectors (4 videos of 30 clips) give the report of its log."""
+    """Its 120 score vectors (4 videos of 30 clips) give the report in its log."""
     rows = np.loadtxt(DATA / "legacy_scores.csv", delimiter=",")
     report = score_videos(rows[:, 0].astype(int), rows[:, 1:], [0, 1, 2, 3], 30)
     log = [line.removeprefix("INFO:test_net_video:") for line in (DATA / "legacy_log.txt").read_text().splitlines()]
@@ -33,18 +33,18 @@ def test_the_legacy_programs_report(caplog):
 
 
 def vectors(*winners, classes=8):
-    """Score vectors, each with its class a little ahead of the next ones."""
+    """Score vectors in which the given class comes first, followed by the next ones."""
     return np.array([[(classes - (c - winner) % classes) / classes for c in range(classes)] for winner in winners])
 
 
 def test_scores_are_summed_over_the_clips():
-    # Each clip alone says 0 or 1; together they say 2.
+    # Each clip alone gives class 0 or 1; their sum gives class 2.
     scores = np.array([[0.5, 0.1, 0.4], [0.1, 0.5, 0.4]])
     report = score_videos(np.array([0, 0]), scores, [2], 2)
     assert (report.clip1_correct, report.clip_correct, report.top1) == (0, 0, 1.0)
 
 
-def test_clips_on_their_own_and_first_clips():
+def test_single_clips_and_first_clips():
     videos = np.array([1, 0, 1, 0])  # in record order: the first clip of video 1 comes first
     report = score_videos(videos, vectors(5, 3, 6, 4), [3, 6], 2)
     assert (report.clip1_correct, report.clip1_total) == (1, 2)
@@ -77,7 +77,7 @@ def test_no_clip_at_all(caplog):
     assert (report.top1, report.top5) == (0, 0)
 
 
-def test_of_equal_scores_the_lower_class_comes_first():
+def test_ties_go_to_the_lower_class():
     even = np.full((1, 8), 0.125)
     found = [score_videos(np.array([0]), even, [label], 1) for label in range(8)]
     assert [report.top1 for report in found] == [1, 0, 0, 0, 0, 0, 0, 0]
@@ -128,7 +128,7 @@ def test_python_2_reads_the_results(results, bare_python2):
 
 
 def test_the_legacy_programs_results(shared):
-    """The excerpt used above is of that file."""
+    """The excerpt used above is from that file."""
     rows = np.loadtxt(DATA / "legacy_scores.csv", delimiter=",")
     legacy = load(shared / "reference/end_to_end/results_probs.pkl")
     assert [int(video) for video, _ in legacy] == rows[:, 0].tolist()

@@ -26,7 +26,7 @@ def has_color(image, rgb, tolerance=12):
 BLUE, ORANGE = (31, 119, 180), (255, 127, 14)  # matplotlib's first two colours
 
 
-def test_picture_shows_every_log(tmp_path):
+def test_the_picture_shows_every_log(tmp_path):
     one, two = tmp_path / "one.png", tmp_path / "two.png"
     plot_logs({"a": make_log(1.0)}, one)
     plot_logs({"a": make_log(1.0), "b": make_log(2.0)}, two)
@@ -37,25 +37,25 @@ def test_picture_shows_every_log(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["one.png", "two.png"]
 
 
-def test_losses_that_are_no_numbers_leave_a_picture(tmp_path):
+def test_losses_that_are_not_numbers_are_left_out(tmp_path):
     plot_logs({"a": make_log(float("nan"))}, tmp_path / "a.png")
     assert cv2.imread(str(tmp_path / "a.png")) is not None
 
 
-def test_one_kind_of_line_is_enough(tmp_path):
+def test_training_or_validation_lines_alone_are_enough(tmp_path):
     log = make_log(1.0)
     plot_logs({"a": Log(train=log.train), "b": Log(evaluations=log.evaluations)}, tmp_path / "a.png")
     image = cv2.imread(str(tmp_path / "a.png"))
     assert has_color(image, BLUE) and has_color(image, ORANGE)
 
 
-def test_log_without_lines(tmp_path):
+def test_a_log_without_lines_is_an_error(tmp_path):
     with pytest.raises(UserError, match="empty: expected .*Train ETA.* found none"):
         plot_logs({"a": make_log(1.0), "empty": Log()}, tmp_path / "a.png")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_smooth_is_the_mean_of_the_last_values():
+def test_smooth_is_the_mean_over_the_last_values():
     assert smooth([1, 2, 3, 4, 5], 1).tolist() == [1, 2, 3, 4, 5]
     assert smooth([1, 2, 3, 4, 5], 2).tolist() == [1, 1.5, 2.5, 3.5, 4.5]
     assert smooth([1, 2, 6], 10).tolist() == [1, 1.5, 3]
@@ -78,7 +78,7 @@ def test_command(repo, tmp_path):
     assert has_color(cv2.imread(str(tmp_path / "curves.png")), BLUE)
 
 
-def test_command_says_what_is_wrong(repo, tmp_path):
+def test_the_command_reports_errors_in_one_line(repo, tmp_path):
     (tmp_path / "log.txt").write_text("nothing of use\n")
     result = plot_log(repo, tmp_path / "log.txt", "--output", tmp_path / "curves.png")
     assert result.returncode == 1

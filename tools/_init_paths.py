@@ -1,4 +1,4 @@
-"""Put lib/ on the path, so that the tools run from any folder without PYTHONPATH."""
+"""Adds lib/ to the path, so that the tools run from any folder without PYTHONPATH."""
 
 import sys
 from pathlib import Path

@@ -1,64 +1,66 @@
 #!/usr/bin/env python3
-"""Say which options a training needs with another number of GPUs, batch size, data set or number of epochs.
+"""Show which options to change for another number of GPUs, batch size, data set or number of epochs.
 
     python tools/plan_training.py --config_file configs/F.yaml --gpus 4
     python tools/plan_training.py --config_file configs/F.yaml --batch_size 16 --dataset_size 4000 --epochs 30
 
-By the linear rule: the rate follows the batch, and the iterations are as many as give the same epochs. The last line
-has the KEY VALUE words to append to the command line that the file is used with. A configuration need not be planned
-anew to run on fewer devices than its NUM_GPUS: it computes the same there, in more time.
+By the linear scaling rule: the learning rate is proportional to the batch size, and the iterations are adjusted to keep
+the number of epochs. The last line has the KEY VALUE words to append to the command line that uses the file. To run on
+fewer devices than NUM_GPUS, no change is needed: NUM_GPUS counts replicas, not devices.
 """
 
 import argparse
 import shlex
+from collections.abc import Iterator
 
 import _init_paths  # noqa: F401
 from core.config import load_config
 from engine.training_plan import plan_training
 from utils import cli
+from utils.collections import AttrDict
 from utils.lr_policy import get_lr_at_iter
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config_file", required=True, help="YAML file of options")
-    parser.add_argument("--gpus", type=int, metavar="N", help="replicas; each keeps its share of the batch, unless "
-                        "--batch_size is given")
+    parser.add_argument("--gpus", type=int, metavar="N", help="number of replicas; the batch size per replica is "
+                        "kept unless --batch_size is given")
     parser.add_argument("--batch_size", type=int, metavar="B", help="clips per iteration over all replicas")
-    parser.add_argument("--dataset_size", type=int, metavar="D", help="videos to train on")
-    parser.add_argument("--epochs", type=float, metavar="E", help="passes over them (default: those of the file)")
-    parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="options over those of the file")
+    parser.add_argument("--dataset_size", type=int, metavar="D", help="number of training videos")
+    parser.add_argument("--epochs", type=float, metavar="E", help="passes over them (default: as in the file)")
+    parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="options that override the file")
     args = parser.parse_args()
     cfg = load_config(args.config_file, args.opts)
     planned = plan_training(cfg, args.gpus, args.batch_size, args.dataset_size, args.epochs)
     new_words = [word for key, value in planned.items() for word in (key, str(value).replace(" ", ""))]
     planned_cfg = load_config(args.config_file, args.opts + new_words)
-    print("as given:", summary(cfg))
-    print("planned: ", summary(planned_cfg))
+    print("given:  ", summary(cfg))
+    print("planned:", summary(planned_cfg))
     for line in schedule(planned_cfg):
         print(f"  {line}")
-    print("\nAppend:" if planned else "\nNothing to append.")
+    print("\nAppend:" if planned else "\nNothing to change.")
     print(shlex.join(new_words))
 
 
-def summary(cfg):
+def summary(cfg: AttrDict) -> str:
     replicas = f"{cfg.NUM_GPUS} replica{'s' if cfg.NUM_GPUS > 1 else ''}"
-    return (f"{replicas}, {cfg.TRAIN.BATCH_SIZE} clips an iteration, rate {cfg.SOLVER.BASE_LR:.6g}, "
+    return (f"{replicas}, {cfg.TRAIN.BATCH_SIZE} clips per iteration, rate {cfg.SOLVER.BASE_LR:.6g}, "
             f"{cfg.SOLVER.MAX_ITER} iterations: {epochs(cfg.SOLVER.MAX_ITER, cfg)} of {cfg.TRAIN.DATASET_SIZE} videos")
 
 
-def epochs(iterations, cfg):
+def epochs(iterations: int, cfg: AttrDict) -> str:
     return f"{iterations * cfg.TRAIN.BATCH_SIZE / cfg.TRAIN.DATASET_SIZE:.1f} epochs"
 
 
-def schedule(cfg):
-    """Lines that say when which rate holds."""
+def schedule(cfg: AttrDict) -> Iterator[str]:
+    """Lines that describe the learning rate schedule."""
     end = cfg.SOLVER.MAX_ITER
     if cfg.SOLVER.LR_POLICY == "step":
-        yield f"rate {get_lr_at_iter(0, cfg):.6g} at first, times {cfg.SOLVER.GAMMA} every {cfg.SOLVER.STEP_SIZE}"
+        yield f"rate {get_lr_at_iter(0, cfg):.6g} at the start, times {cfg.SOLVER.GAMMA} every {cfg.SOLVER.STEP_SIZE}"
         return
     for stop in [*(step for step in cfg.SOLVER.STEPS[1:] if step < end), end]:
-        # Of its last iteration: the first ones may be warming up.
+        # The rate of its last iteration, because the first ones may be part of the warm-up.
         yield f"up to iteration {stop} ({epochs(stop, cfg)}): rate {get_lr_at_iter(stop - 1, cfg):.6g}"
 
 

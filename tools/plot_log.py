@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Draw the training curves of one or several logs into one picture.
+"""Plot the training curves of one or more logs as one picture.
 
     python tools/plot_log.py data/checkpoints/run_i3d_nlnet_400k/log.txt [LOG ...] [--output curves.png]
 """
@@ -13,13 +13,13 @@ from utils.errors import UserError
 from utils.visualize import log_names, plot_logs
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("logs", nargs="+", metavar="LOG", help="log of a training run")
     parser.add_argument("--output", default="curves.png", metavar="PNG", help="default: %(default)s")
     args = parser.parse_args()
     if not args.output.lower().endswith(".png"):
-        raise UserError(f"--output: expected a name that ends with .png, got {args.output}")
+        raise UserError(f"--output: expected a name ending in .png, got {args.output}")
     logs = {name: read_log(path) for name, path in zip(log_names(args.logs), args.logs, strict=True)}
     plot_logs(logs, args.output)
     print(f"Curves saved to: {args.output}")

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Say class by class what a test found, from its results_probs.pkl or results_scores.h5.
+"""Report the results of a test by class, from its results_probs.pkl or results_scores.h5.
 
     python tools/report_test.py results_probs.pkl --truth vallist.txt --classes classids.json [--output FOLDER]
 
-Prints the report of the test tool, and writes per_class.csv (accuracies of every class, and which other class its
-videos went to most) and confusion.png (the whole matrix).
+Prints the report of the test tool, and writes per_class.csv (accuracies of every class, and the wrong class that most
+of its videos were assigned to) and confusion.png (the whole matrix).
 """
 
 import _init_paths  # noqa: F401, I001  (puts lib/ on the path)
@@ -24,28 +24,28 @@ from reports.video_scores import read_results, score_videos
 from utils.visualize import plot_confusion
 
 
-def read_labels(truth, scores_file, video_ids, num_classes):
-    """(videos,) true classes from a list, checked against the scores that they are for."""
+def read_labels(truth: str, scores_file: str, video_ids: np.ndarray, num_classes: int) -> np.ndarray:
+    """(videos,) true classes from a list. Raises UserError if they do not fit the scores."""
     videos = read_list(truth)
     labels = np.array([videos.label(i) for i in range(len(videos))])
     if not (video_ids.min() >= 0 and video_ids.max() < len(labels)):
-        raise UserError(f"{scores_file}: has the video indices {video_ids.min()} to {video_ids.max()}, expected 0 to "
-                        f"{len(labels) - 1}: {truth} has {len(labels)} lines")
+        raise UserError(f"{scores_file}: expected video indices 0 to {len(labels) - 1}, as {truth} has {len(labels)} "
+                        f"lines, got {video_ids.min()} to {video_ids.max()}")
     outside = np.flatnonzero((labels < 0) | (labels >= num_classes))
     if len(outside):
-        raise UserError(f"{truth}:{outside[0] + 1}: the label {labels[outside[0]]} is not in 0..{num_classes - 1}, the "
-                        f"classes of {scores_file}")
+        raise UserError(f"{truth}:{outside[0] + 1}: expected a label in 0..{num_classes - 1}, the classes of "
+                        f"{scores_file}, got {labels[outside[0]]}")
     return labels
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("scores", metavar="SCORES", help="results_probs.pkl or results_scores.h5 of a test")
     parser.add_argument("--truth", required=True, metavar="LIST", help="FILENAME_GT of the test: 'path label' lines")
-    parser.add_argument("--classes", metavar="FILE", help="classids.json, or a text file with a name a line; "
-                        "default: the numbers of the classes")
-    parser.add_argument("--clips", type=int, metavar="N", help="TEST.NUM_TEST_CLIPS of the test; default: the most "
-                        "clips that a video has")
+    parser.add_argument("--classes", metavar="FILE", help="classids.json, or a text file with one name per line; "
+                        "default: class numbers")
+    parser.add_argument("--clips", type=int, metavar="N", help="TEST.NUM_TEST_CLIPS of the test; default: the "
+                        "largest number of clips of any video")
     parser.add_argument("--output", metavar="FOLDER", help="default: the folder of the scores")
     args = parser.parse_args()
     cli.setup_logging()

@@ -11,7 +11,6 @@ returns a new configuration. The legacy way, a global that is filled in place, w
 
 import ast
 import logging
-import os
 import pprint
 import warnings
 from collections.abc import Iterable, Sequence
@@ -23,13 +22,14 @@ from core.defaults import OPTIONS, default_config
 from core.messages import ConfigError, shown
 from core.yaml_file import read_yaml
 from utils.collections import AttrDict, leaves, value_at
+from utils.files import StrPath
 
 logger = logging.getLogger(__name__)
 
 config = default_config()
 
 
-def load_config(config_file: str | os.PathLike[str] | None = None, opts: Iterable[str] = ()) -> AttrDict:
+def load_config(config_file: StrPath | None = None, opts: Iterable[str] = ()) -> AttrDict:
     """Make a new configuration: defaults, file, words, derived values, checks. The global is not changed.
 
     Args:
@@ -47,7 +47,7 @@ def load_config(config_file: str | os.PathLike[str] | None = None, opts: Iterabl
     return cfg
 
 
-def cfg_from_file(filename: str | os.PathLike[str], cfg: AttrDict = config) -> None:
+def cfg_from_file(filename: StrPath, cfg: AttrDict = config) -> None:
     """Set the options of a YAML file in `cfg`. Raises ConfigError and then leaves `cfg` unchanged."""
     options = read_yaml(filename)
     if options is None:  # an empty file

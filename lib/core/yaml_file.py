@@ -1,12 +1,12 @@
 """Strict reading of YAML files."""
 
-import os
 from collections.abc import Hashable
 from typing import Any
 
 import yaml
 
 from core.messages import ConfigError, shown
+from utils.files import StrPath
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
@@ -23,7 +23,7 @@ class _UniqueKeyLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def read_yaml(filename: str | os.PathLike[str]) -> Any:
+def read_yaml(filename: StrPath) -> Any:
     """The contents of a YAML file; None if it is empty.
 
     Raises:

@@ -2,10 +2,11 @@
 
 import contextlib
 import logging
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
+
+from utils.files import StrPath
 
 logger = logging.getLogger(__name__)
 
@@ -21,7 +22,7 @@ class Events:
             there on are hidden, because they are written again.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], first_train: int, first_val: int) -> None:
+    def __init__(self, folder: StrPath, first_train: int, first_val: int) -> None:
         self._writers: dict[str, Any] = {}
         try:
             from torch.utils.tensorboard import SummaryWriter

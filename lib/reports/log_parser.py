@@ -7,13 +7,13 @@ test tool's report.
 """
 
 import json
-import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from utils.errors import UserError
+from utils.files import StrPath
 
 
 class TrainLine(NamedTuple):
@@ -205,7 +205,7 @@ def parse_log(lines: Iterable[str]) -> Log:
     return log
 
 
-def read_log(path: str | os.PathLike[str]) -> Log:
+def read_log(path: StrPath) -> Log:
     """parse_log of a file. Raises UserError if it cannot be read or contains no line of a log."""
     try:
         with open(path, encoding="utf-8", errors="replace") as file:

@@ -1,4 +1,4 @@
-"""From the scores of clips to the accuracy over videos (paper section 5.1: scores averaged over a video's clips)."""
+"""Accuracy over videos, from the scores of their clips (paper section 5.1: scores are averaged over the clips)."""
 
 import logging
 import os
@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 import h5py
 import numpy as np
+from numpy.typing import ArrayLike
 
 from formats.caffe2_pickle import load
 from formats.result_file import SCORED, TODO, open_result_file
 from utils.errors import UserError
-from utils.files import atomic_write
+from utils.files import StrPath, atomic_write
 
 logger = logging.getLogger(__name__)
 
@@ -20,9 +21,9 @@ ITEMS_PER_APPEND = 1000
 
 @dataclass(frozen=True)
 class Report:
-    """What a test found: clips per video, and accuracies as fractions."""
+    """Test results: clips per video, and accuracies as fractions."""
 
-    clips_per_video: np.ndarray
+    clips_per_video: np.ndarray  # (videos,)
     expected_clips: int
     clip1_correct: int
     clip1_total: int
@@ -31,7 +32,8 @@ class Report:
     top1: float
     top5: float
 
-    def log(self):
+    def log(self) -> None:
+        """Log the report, in the lines of legacy."""
         counts = self.clips_per_video
         for video in np.flatnonzero(counts != self.expected_clips):
             logger.warning("Id: %d count: %d", video, counts[video])
@@ -47,21 +49,21 @@ class Report:
         logger.info("-" * 80)
 
 
-def _percent(part, whole):
+def _percent(part: int, whole: int) -> tuple[float, int, int]:
     return (100 * part / whole if whole else 0.0), part, whole
 
 
-def score_videos(video_ids, scores, labels, expected_clips):
-    """Sum the score vectors of each video and compare with the truth.
+def score_videos(video_ids: np.ndarray, scores: np.ndarray, labels: ArrayLike, expected_clips: int) -> Report:
+    """Sum the score vectors of each video and compare with the labels.
 
     Args:
-        video_ids: (clips,) video index of each clip, clips in record order.
+        video_ids: (clips,) int, video index of each clip, in record order.
         scores: (clips, K) float32.
         labels: (videos,) true class of each video.
         expected_clips: TEST.NUM_TEST_CLIPS.
 
     Returns:
-        Report. A video without a clip counts as wrong. Of equal scores the lower class index comes first.
+        Report. A video without a clip counts as wrong. Ties go to the lower class index.
     """
     labels = np.asarray(labels)
     counts, ranking = rank_classes(video_ids, scores, len(labels))
@@ -80,26 +82,32 @@ def score_videos(video_ids, scores, labels, expected_clips):
     )
 
 
-def rank_classes(video_ids, scores, videos):
-    """(videos,) number of clips of each video, and (videos, up to 5) its classes of the highest summed scores.
+def rank_classes(video_ids: np.ndarray, scores: np.ndarray, videos: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rank the classes of each video by their summed scores.
 
-    video_ids and scores as in score_videos. What stands in the row of a video without clips means nothing.
+    Args:
+        video_ids, scores: as in score_videos.
+        videos: number of videos.
+
+    Returns:
+        (videos,) number of clips of each video, and (videos, up to 5) the classes with its highest scores. The row of a
+        video without clips is meaningless.
     """
     counts = np.bincount(video_ids, minlength=videos)
     sums = np.zeros((videos, scores.shape[1]))
     np.add.at(sums, video_ids, scores)
-    # stable: of equal scores the lower index first
+    # stable: ties go to the lower index
     return counts, np.argsort(-sums, axis=1, kind="stable")[:, :5]
 
 
-def read_results(path):
-    """The clips of a results_probs.pkl (of this program or the Caffe2 one) or of a results_scores.h5, in record order.
+def read_results(path: StrPath) -> tuple[np.ndarray, np.ndarray]:
+    """Read a results_probs.pkl (of this program or the Caffe2 program) or a results_scores.h5.
 
     Returns:
-        (clips,) int64 video index and (clips, K) score vectors.
+        (clips,) int64 video indices and (clips, K) score vectors, in record order.
 
     Raises:
-        UserError: the file cannot be read, is something else, or holds no clip.
+        UserError: the file cannot be read, has other contents, or contains no clip.
     """
     video_ids, scores = _read_rows(path) if h5py.is_hdf5(path) else _read_pickle(path)
     if not len(video_ids):
@@ -107,20 +115,20 @@ def read_results(path):
     return video_ids, scores
 
 
-def _read_rows(path):
+def _read_rows(path: StrPath) -> tuple[np.ndarray, np.ndarray]:
     with open_result_file(path, "scores of a test") as file:
         if "video_indices" not in file or "scores" not in file:
             raise UserError(f"{path}: expected the scores of a test and their video indices, got "
-                            f"{', '.join(file)}; results_probs.pkl holds them as well")
+                            f"{', '.join(file)}; results_probs.pkl contains them as well")
         status = file["status"][:]
         if (status == TODO).any():
-            logger.warning("%s: %d of %d clips were not scored: is this test finished?", path, (status == TODO).sum(),
+            logger.warning("%s: %d of %d clips were not scored: did the test finish?", path, (status == TODO).sum(),
                            len(status))
         scored = np.flatnonzero(status == SCORED)
         return file["video_indices"][:][scored].astype(np.int64), file["scores"][:][scored]
 
 
-def _read_pickle(path):
+def _read_pickle(path: StrPath) -> tuple[np.ndarray, np.ndarray]:
     rows = load(path)
     try:
         video_ids = np.array([video for video, _ in rows])
@@ -129,14 +137,23 @@ def _read_pickle(path):
         video_ids = scores = np.empty(())
     fitting = video_ids.dtype.kind in "iu" and scores.dtype.kind == "f" and scores.ndim == 2
     if not isinstance(rows, list) or (rows and not fitting):
-        raise UserError(f"{path}: expected a list of [video index, list of scores], as results_probs.pkl is")
+        raise UserError(f"{path}: expected a list of [video index, list of scores], as in results_probs.pkl")
     return video_ids.astype(np.int64), scores
 
 
-def write_results(path, video_ids, scores):
-    """Write results_probs.pkl: a list of [video index, list of K floats], one per clip in the order given.
+def write_results(path: StrPath, video_ids: np.ndarray, scores: np.ndarray) -> None:
+    """Write results_probs.pkl: a list of [video index, list of K floats], one per clip, in the given order.
 
-    Streamed: as one list of Python floats, a Kinetics test would need over 7 GB. Protocol 2, which Python 2 reads.
+    Streamed, because as one list of Python floats a Kinetics test would need over 7 GB. Protocol 2 is readable by
+    Python 2.
+
+    Args:
+        path: the file to write.
+        video_ids: (clips,) int.
+        scores: (clips, K) float.
+
+    Raises:
+        UserError: the file cannot be written.
     """
     with atomic_write(path) as file:
         file.write(pickle.PROTO + b"\x02" + pickle.EMPTY_LIST)
@@ -145,7 +162,7 @@ def write_results(path, video_ids, scores):
             for video, vector in zip(video_ids[start:start + ITEMS_PER_APPEND], scores[start:start + ITEMS_PER_APPEND],
                                      strict=True):
                 item = pickle.dumps([int(video), vector.tolist()], protocol=2)
-                file.write(item[2:-1])  # without its own PROTO and STOP
+                file.write(item[2:-1])  # without PROTO and STOP
             file.write(pickle.APPENDS)
         file.write(pickle.STOP)
     logger.info("Temporary file saved to: %s", os.fspath(path))

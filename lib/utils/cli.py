@@ -1,26 +1,32 @@
-"""What every command line shares: the log's form, and a user's mistake told in one line."""
+"""Shared by all command lines: the log format, and reporting a user's mistake in one line."""
 
 import contextlib
 import logging
 import os
 import sys
 import traceback
+from collections.abc import Callable
+from typing import Any, NoReturn
 
 from utils.errors import Hang, UserError
 
 LOG_FORMAT = "[%(levelname)s: %(filename)s: %(lineno)4d]: %(message)s"
 
-# Where a process that another one has started writes its error, so that it is shown once (engine.launcher).
+# File to which a process started by engine.launcher writes its error, so that it is shown only once.
 ERROR_FILE = "NLNET_ERROR_FILE"
 
 
-def setup_logging():
-    """Log records to standard output, in the form that parsers of the released logs know."""
+def setup_logging() -> None:
+    """Log to standard output, in the format that parsers of the released logs expect."""
     logging.basicConfig(level=logging.INFO, format=LOG_FORMAT, stream=sys.stdout, force=True)
 
 
-def run(main, *args):
-    """Call main(*args) and exit: with what it returns (None is 0), or 1 after a UserError's one line on stderr."""
+def run(main: Callable[..., int | None], *args: Any) -> NoReturn:
+    """Call main(*args) and exit with the status that it returns (None is 0).
+
+    A UserError is printed to stderr as one line and gives status 1. A KeyboardInterrupt gives 130. Any other exception
+    is a bug: it is printed with its traceback and gives 1.
+    """
     hangs = False
     try:
         status = main(*args)
@@ -28,7 +34,7 @@ def run(main, *args):
         hangs = isinstance(error, Hang)
         status = _fail(f"error: {error}\n")
     except BrokenPipeError:
-        # The reader of our output (head, a closed pager) went away: nothing to tell it.
+        # The reader of our output (head, a pager) has exited.
         sys.stderr.close()
         status = 1
     except KeyboardInterrupt:
@@ -37,21 +43,21 @@ def run(main, *args):
         status = _fail(traceback.format_exc())
     if "RANK" not in os.environ and not hangs:
         sys.exit(status)
-    # A thread hangs, and the interpreter would wait for it. Or this is one of several processes: Gloo's threads may
-    # still hold tensors of the last exchange, and letting go of one while the interpreter is being taken down aborts
-    # the process (pybind11's lock in PyTorch 2.13). Leave without.
+    # Skip the interpreter's teardown, which would wait for a hanging thread. Also, in one of several processes, Gloo's
+    # threads may still hold tensors of the last exchange; releasing one during the teardown aborts the process
+    # (pybind11's lock in PyTorch 2.13).
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError):  # gone or closed: see above
+        with contextlib.suppress(OSError, ValueError):  # reader gone or stream closed, see above
             stream.flush()
     os._exit(status or 0)
 
 
-def _fail(message, status=1):
+def _fail(message: str, status: int = 1) -> int:
     sys.stdout.flush()
     if ERROR_FILE not in os.environ:
         sys.stderr.write(message)
         return status
     with contextlib.suppress(OSError), open(os.environ[ERROR_FILE], "w") as file:
         file.write(message)
-    # No farewell: the connections to the other processes close with this one, and its error came first.
+    # Exit at once: this closes the connections to the other processes, whose errors must come after this one.
     os._exit(status)

@@ -1,13 +1,13 @@
-"""The exceptions that are told in one line: the user's input, or the machine, is wrong, and this line says how."""
+"""Exceptions that are reported in one line: the user's input, or the machine, is at fault."""
 
 
 class UserError(Exception):
-    """A mistake in what the program was given (file, option, record), told in one line.
+    """A problem with what the program was given (file, option, record), described in one line.
 
-    The message names the file, key or record, what was expected and what came. Tools print it without a
-    traceback and exit with status 1 (utils.cli.run). Anything else that escapes is a bug and keeps its traceback.
+    The message names the file, key or record, what was expected and what was found. Tools print it without a traceback
+    and exit with status 1 (utils.cli.run). Any other exception that escapes is a bug and keeps its traceback.
     """
 
 
 class Hang(UserError):
-    """A thread of this process hangs and cannot be ended: the process must end without waiting for it."""
+    """A thread of this process hangs and cannot be stopped: the process must exit without waiting for it."""

@@ -1,24 +1,28 @@
-"""Writing a file so that its name never stands for half of it."""
+"""Writing files atomically, so that a partial file never appears under the final name."""
 
 import contextlib
 import os
 import tempfile
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO, Any, TypeAlias
 
 from utils.errors import UserError
 
+StrPath: TypeAlias = str | os.PathLike[str]
 
-def make_folder(path):
-    """Make a folder with its parents, if it is not there. Raises UserError."""
+
+def make_folder(path: StrPath) -> None:
+    """Create a folder and its parents if it does not exist. Raises UserError."""
     try:
         Path(path).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"{path}: cannot be made: {error.strerror}") from error
+        raise UserError(f"{path}: cannot be created: {error.strerror}") from error
 
 
-def make_writable_folder(path):
-    """Make a folder, if it is not there, in which a file can be made: it is tried. Raises UserError."""
+def make_writable_folder(path: StrPath) -> None:
+    """Create a folder if it does not exist, and check that files can be created in it. Raises UserError."""
     make_folder(path)
     try:
         with tempfile.TemporaryFile(dir=path):
@@ -28,35 +32,38 @@ def make_writable_folder(path):
 
 
 @contextmanager
-def temporary_beside(path):
-    """Yield the name of a temporary file in the folder of `path`, to be renamed to it; what is left is removed."""
+def temporary_beside(path: StrPath) -> Iterator[Path]:
+    """Yield the name of a temporary file in the folder of `path`, to be renamed to it; removed if it still exists.
+
+    Raises UserError if the block cannot write the temporary file.
+    """
     path = Path(path)
     # In the same folder, so that os.replace is a rename within one file system.
     partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield partial
     except OSError as error:
-        # A write that fails (no space) names no file; another file's error passes.
+        # A failed write (no space) names no file. Errors of other files are passed on.
         if error.filename not in (None, str(partial)):
             raise
         raise UserError(f"{path}: cannot be written: {error.strerror or error}") from error
     finally:
-        with contextlib.suppress(OSError):  # on a disk that has become read-only that fails, too
+        with contextlib.suppress(OSError):  # fails as well if the disk has become read-only
             partial.unlink()
 
 
 @contextmanager
-def atomic_write(path, mode="wb", **kwargs):
-    """Yield a file that becomes `path` when the block ends, and leaves no trace when the block raises.
+def atomic_write(path: StrPath, mode: str = "wb", **kwargs: Any) -> Iterator[IO[Any]]:
+    """Yield a file that becomes `path` when the block ends, and is removed if the block raises.
 
-    What was at `path` stays there until the new contents are on disk.
+    An existing file at `path` is kept until the new contents are on disk.
 
     Args:
-        path: the file to make or replace; its folder must exist.
-        mode, kwargs: as of `open` ("wb", or "w" with an encoding).
+        path: the file to create or replace; its folder must exist.
+        mode, kwargs: arguments of `open` ("wb", or "w" with an encoding).
 
     Raises:
-        UserError: it cannot be written: no such folder, no permission, no space.
+        UserError: the file cannot be written: no such folder, no permission, no space.
     """
     with temporary_beside(path) as partial:
         with open(partial, mode, **kwargs) as file:
@@ -67,8 +74,8 @@ def atomic_write(path, mode="wb", **kwargs):
         _sync_folder(Path(path).parent)
 
 
-def _sync_folder(folder):
-    # Without it a power cut may take back the rename.
+def _sync_folder(folder: Path) -> None:
+    # Without this, a power failure may undo the rename.
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""Small things that several tools print."""
+"""Small values that several tools print."""
 
 import datetime
 import os
@@ -6,13 +6,13 @@ import os
 import torch
 
 
-def eta(seconds):
-    """Seconds left -> 'H:MM:SS', or 'D days, H:MM:SS' beyond a day."""
+def eta(seconds: float) -> str:
+    """Remaining seconds as 'H:MM:SS', or 'D days, H:MM:SS' from one day on."""
     return str(datetime.timedelta(seconds=int(seconds)))
 
 
-def used_memory(device):
-    """Memory of the device in use ('11171 MiB'); on a CPU, the resident memory of this process."""
+def used_memory(device: torch.device) -> str:
+    """Memory of the device in use, e.g. '11171 MiB'; for a CPU, the resident memory of this process."""
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
         used = total - free

@@ -1,34 +1,49 @@
-"""Pictures of what a run did: the training curves of logs, and what a test confused."""
+"""Plots: training curves from logs, and confusion matrices."""
 
 import math
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, Protocol
 
 import matplotlib
 import numpy as np
+from numpy.typing import ArrayLike
 
 from utils.errors import UserError
-from utils.files import atomic_write
+from utils.files import StrPath, atomic_write
 
-matplotlib.use("Agg")  # files only: no display is needed
+matplotlib.use("Agg")  # writes files only, needs no display
 
 from matplotlib import pyplot as plt  # noqa: E402
+from matplotlib.axes import Axes  # noqa: E402
 from matplotlib.colors import PowerNorm  # noqa: E402
 from matplotlib.lines import Line2D  # noqa: E402
 from matplotlib.ticker import MaxNLocator  # noqa: E402
 
-# Training lines are single batches; their curve is the mean over this share of the whole run.
+
+class RunLog(Protocol):
+    """The part of a reports.log_parser.Log that is plotted."""
+
+    @property
+    def train(self) -> Sequence[Any]: ...
+
+    @property
+    def evaluations(self) -> Sequence[Mapping[str, Any]]: ...
+
+
+# Training lines are of single batches; their curve is a running mean over this fraction of the run.
 SMOOTHING_SHARE = 0.05
 
 
-def log_names(paths):
-    """A short name for each log file: the stem, or the folder's for a `log.txt`; else the path."""
-    paths = [Path(path) for path in paths]
-    names = [path.resolve().parent.name if path.stem == "log" else path.stem for path in paths]
-    return [str(path) if names.count(name) > 1 else name for name, path in zip(names, paths, strict=True)]
+def log_names(paths: Iterable[StrPath]) -> list[str]:
+    """A short name for each log file: its stem, or the folder name for a `log.txt`; the path if that is ambiguous."""
+    files = [Path(path) for path in paths]
+    names = [path.resolve().parent.name if path.stem == "log" else path.stem for path in files]
+    return [str(path) if names.count(name) > 1 else name for name, path in zip(names, files, strict=True)]
 
 
-def smooth(values, window):
-    """Running mean of a one-dimensional array over `window` values ending at each; shorter at the start."""
+def smooth(values: ArrayLike, window: int) -> np.ndarray:
+    """Running mean of a one-dimensional array over the last `window` values, or fewer at the start."""
     values = np.asarray(values, dtype=np.float64)
     sums = np.concatenate([[0], np.cumsum(values)])
     ends = np.arange(1, len(values) + 1)
@@ -36,18 +51,18 @@ def smooth(values, window):
     return (sums[ends] - sums[starts]) / (ends - starts)
 
 
-def plot_logs(logs, output):
-    """Draw loss, top-1 error and top-5 error over the iterations into a PNG file, as figure 4 of the paper does.
+def plot_logs(logs: Mapping[str, RunLog], output: StrPath) -> None:
+    """Plot loss, top-1 error and top-5 error over the iterations as a PNG file, like figure 4 of the paper.
 
-    Dashed lines are training (a running mean over the log's training lines, the lines themselves faintly
-    behind), solid ones with dots validation. Logs hold no validation loss: the first panel is training's.
+    Dashed lines are training (a running mean over the training lines, with the raw values drawn faintly behind it),
+    solid lines with dots are validation. Logs contain no validation loss, so the first panel shows only training.
 
     Args:
-        logs: {name: reports.log_parser.Log}; every log has one colour.
-        output: path of the PNG; appears only when it is whole.
+        logs: name -> parsed log; each log has its own colour.
+        output: path of the PNG, written atomically.
 
     Raises:
-        UserError: a log has neither training nor evaluation lines, or the picture cannot be written.
+        UserError: a log has neither training nor evaluation lines, or the PNG cannot be written.
     """
     for name, log in logs.items():
         if not log.train and not log.evaluations:
@@ -78,7 +93,7 @@ def plot_logs(logs, output):
         plt.close(figure)
 
 
-def _label(axes, title, ylabel):
+def _label(axes: Axes, title: str, ylabel: str) -> None:
     axes.set_title(title)
     axes.set_xlabel("iterations")
     axes.set_ylabel(ylabel)
@@ -86,7 +101,7 @@ def _label(axes, title, ylabel):
     axes.grid(alpha=0.3)
 
 
-def _draw_training(axes, log, field, color):
+def _draw_training(axes: Axes, log: RunLog, field: str, color: str) -> None:
     points = [(line.iteration, getattr(line, field)) for line in log.train]
     points = [(iteration, value) for iteration, value in points if math.isfinite(value)]
     if points:
@@ -96,28 +111,28 @@ def _draw_training(axes, log, field, color):
         axes.plot(iterations, smooth(values, window), color=color, linestyle="--", linewidth=1.4)
 
 
-def _draw_validation(axes, log, key, color):
+def _draw_validation(axes: Axes, log: RunLog, key: str, color: str) -> None:
     points = [(stats["currentIter"], stats[key]) for stats in log.evaluations if key in stats]
     if points:
         axes.plot(*zip(*points, strict=True), color=color, marker="o", markersize=4, linewidth=1.6)
 
 
-# Up to so many classes, every cell of a confusion matrix has room for a number.
+# Up to this many classes, the cells of a confusion matrix are large enough for a number.
 MOST_NUMBERED_CLASSES = 30
 
 
-def plot_confusion(confusion, names, output):
-    """Draw which class the videos of each class went to into a PNG file.
+def plot_confusion(confusion: np.ndarray, names: Sequence[str], output: StrPath) -> None:
+    """Plot a confusion matrix as a PNG file.
 
-    Every row and column has its name, however many there are: the picture grows with them.
+    Every row and column is labelled; the picture grows with the number of classes.
 
     Args:
         confusion: (K, K) numbers of videos, by true class and by class of the highest score.
-        names: K names of the classes.
-        output: path of the PNG; appears only when it is whole.
+        names: names of the K classes.
+        output: path of the PNG, written atomically.
 
     Raises:
-        UserError: the picture cannot be written.
+        UserError: the PNG cannot be written.
     """
     classes, totals = len(names), confusion.sum(1, keepdims=True)
     shares = confusion / np.maximum(totals, 1)
@@ -129,8 +144,8 @@ def plot_confusion(confusion, names, output):
     side = margin + inside + 0.4
     figure = plt.figure(figsize=(side, side))
     try:
-        axes = figure.add_axes([margin / side, margin / side, inside / side, inside / side])
-        # The square root, so that single videos among hundreds show.
+        axes = figure.add_axes((margin / side, margin / side, inside / side, inside / side))
+        # Square root scale, so that single videos among hundreds are visible.
         axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, 0, 1), interpolation="nearest")
         axes.set_xticks(range(classes), names, rotation=90, fontsize=font)
         axes.set_yticks(range(classes), names, fontsize=font)
