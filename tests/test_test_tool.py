@@ -17,7 +17,7 @@ import test_net_video
 import train_net_video
 from core.config import load_config
 from formats.caffe2_pickle import dump, load
-from models.inference import load_model
+from models.model_builder_video import load_model
 from test_net_video import derive_test_config, plan_clips
 from utils.errors import UserError
 
@@ -154,7 +154,7 @@ def test_whole_frames_in_one_pass(test, job):
     output, results = test(**options)
     assert [video for video, _ in results] == [0] * 3 + [2] * 3
     cfg = load_config(legacy_run.YAML, legacy_run.words(job.data, job.folder)[2:])
-    model = load_model(cfg, job.weights, torch.device("cpu"))
+    model = load_model(cfg, job.weights, torch.device("cpu"), (3, cfg.TRAIN.VIDEO_LENGTH, 224, 224))
     for place, (name, starts, size) in {0: ("tall.mp4", (0, 8, 16), (208, 260)),
                                         3: ("damaged.avi", None, (312, 208))}.items():
         capture, frames = cv2.VideoCapture(str(job.data / name)), []

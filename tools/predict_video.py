@@ -31,10 +31,10 @@ from data.data_builder import Preprocessor, temporal_positions, test_loader
 from video.video_facts import VideoFactsCache
 from data.loader import BadVideos, group_by_video
 from data.sources import expand_test_videos
-from models.inference import load_model
+from models.model_builder_video import load_model
 from test_net_video import derive_test_config
 from utils import cli
-from utils.checkpoints import load_blobs
+from formats.blobs import load_blobs
 from utils.errors import UserError
 from utils.files import atomic_write
 from engine.launcher import launch
@@ -180,7 +180,8 @@ def predict(cfg, replicas, args, names):
     """Score the videos of the command line and show them. Returns the exit status."""
     videos = find_videos(args.video)
     check_classifier(cfg)
-    model = load_model(cfg, cfg.TEST.PARAMS_FILE, replicas.device)
+    clip_shape = (3, cfg.TRAIN.VIDEO_LENGTH, cfg.TRAIN.CROP_SIZE, cfg.TRAIN.CROP_SIZE)
+    model = load_model(cfg, cfg.TEST.PARAMS_FILE, replicas.device, clip_shape, cfg.TEST.OUTPUT_NAME)
     bad_videos, results = BadVideos(), []
     with contextlib.ExitStack() as stack:
         # Opened first: a name that cannot be written must not show after hours of work.

@@ -28,7 +28,7 @@ from data.data_builder import (
     test_source,
 )
 from data.loader import BadVideos, group_by_video
-from models.inference import load_model
+from models.model_builder_video import load_model
 from utils import cli
 from utils.errors import UserError
 from utils.files import make_writable_folder
@@ -117,7 +117,8 @@ def test_net(cfg, replicas):
     ordinals = plan_clips(source.video_indices, cfg.TEST.DATASET_SIZE, cfg.TEST.NUM_TEST_CLIPS, cfg.TEST.BATCH_SIZE)
     # Whole frames come in many sizes, each of which would be compiled anew.
     compilable = 0 if cfg.TEST.TEST_FULL_SIZE else len(ordinals) // replicas.processes
-    model = load_model(cfg, cfg.TEST.PARAMS_FILE, replicas.device, compilable)
+    clip_shape = (3, cfg.TRAIN.VIDEO_LENGTH, cfg.TRAIN.CROP_SIZE, cfg.TRAIN.CROP_SIZE)
+    model = load_model(cfg, cfg.TEST.PARAMS_FILE, replicas.device, clip_shape, cfg.TEST.OUTPUT_NAME, compilable)
 
     folder = Path(cfg.CHECKPOINT.DIR)
     with contextlib.ExitStack() as stack:

@@ -4,7 +4,7 @@ import logging
 
 import torch
 
-from utils.checkpoints import blob_name
+from formats.blobs import blob_name
 
 logger = logging.getLogger(__name__)
 
