@@ -29,12 +29,12 @@ from core.config import load_config  # noqa: E402
 from engine.launcher import launch  # noqa: E402
 from engine.replicas import forward_backward  # noqa: E402
 from engine.solver import Solver  # noqa: E402
+from formats.blobs import model_blobs  # noqa: E402
 from models.complexity import count_operations  # noqa: E402
 from models.inference import for_inference  # noqa: E402
 from models.model_builder_video import create_model  # noqa: E402
 from utils import cli  # noqa: E402
 from utils.bn_helper import compute_precise_bn  # noqa: E402
-from utils.checkpoints import model_blobs  # noqa: E402
 from utils.errors import UserError  # noqa: E402
 from utils.files import atomic_write  # noqa: E402
 from utils.lr_policy import get_lr_at_iter  # noqa: E402

@@ -480,7 +480,7 @@ HUGE = b"J\xff\xff\xff\x7f"
 HOSTILE = {
     "no state": (ARRAY, "array where data should be"),
     "huge, no state": (ARRAY.replace(b"K\x00", HUGE), "array where data should be"),
-    "two states": (ARRAY + state() + state(), "a state set on what takes none"),
+    "two states": (ARRAY + state() + state(), "a state for something that takes none"),
     "too little data": (ARRAY + state(shape=b"(K\x03t"), r"shape \(3,\), float32, in 8 bytes"),
     "huge": (
         ARRAY + state(shape=b"(" + HUGE * 2 + b"t"),
@@ -507,10 +507,10 @@ HOSTILE = {
     "order 2": (ARRAY + state(order=b"K\x02"), "an array in an unknown form"),
     "order a float": (ARRAY + state(order=b"F0.5\n"), "an array in an unknown form"),
     "not ndarray": (ARRAY.replace(b"ndarray", b"dtype"), "another class than numpy.ndarray"),
-    "state of a dictionary": (b"}" + state(), "a state set on what takes none"),
-    "state of a global": (b"cnumpy\nndarray\n" + state(), "a state set on what takes none"),
-    "ndarray called": (b"cnumpy\nndarray\n((K\x02ttR", "a call of what is not a function"),
-    "text called": (b"U\x01a(K\x02tR", "a call of what is not a function"),
+    "state of a dictionary": (b"}" + state(), "a state for something that takes none"),
+    "state of a global": (b"cnumpy\nndarray\n" + state(), "a state for something that takes none"),
+    "ndarray called": (b"cnumpy\nndarray\n((K\x02ttR", "a call of something that is not a function"),
+    "text called": (b"U\x01a(K\x02tR", "a call of something that is not a function"),
     "scalar too short": (
         b"cnumpy.core.multiarray\nscalar\n(" + FLOAT32 + b"U\x02abtR",
         r"shape \(\), float32, in 2",
@@ -533,7 +533,7 @@ HOSTILE = {
         "AxisError",
     ),
     "dtype alone": (FLOAT32, "dtype where data should be"),
-    "dtype with two states": (FLOAT32 + FLOAT32[FLOAT32.index(b"R") + 1 :], "a state set on what takes none"),
+    "dtype with two states": (FLOAT32 + FLOAT32[FLOAT32.index(b"R") + 1 :], "a state for something that takes none"),
     "dtype of a dtype": (b"cnumpy\ndtype\n(" + FLOAT32 + b"K\x00K\x01tR", "TypeError"),
     "dtype with fields": (
         b"cnumpy\ndtype\n(U\x02f4K\x00K\x01tR(K\x03U\x01|N(U\x01at}U\x01aNsK\x08K\x01K\x00tb",

@@ -9,16 +9,15 @@ import pytest
 import torch
 from torch import nn
 
+from formats.blobs import blob_name, load_blobs, model_blobs, read_checkpoint
 from formats.caffe2_pickle import PickleError, dump, load
 from utils.checkpoints import (
+    LoadReport,
     StartPoint,
-    blob_name,
     checkpoint_path,
     find_checkpoints,
     initialize_params_from_file,
-    load_blobs,
-    load_state,
-    model_blobs,
+    load_weights,
     prune_checkpoints,
     resume_or_initialize,
     save_checkpoint,
@@ -167,8 +166,8 @@ def test_the_state_stands_beside_the_blobs(tmp_path):
     model, state = tiny(), {"record": 12, "best": [1.5, 2.0], "note": "x"}
     save_checkpoint(tmp_path / "with.pkl", model, momentum_of(model), 0.1, 1, state)
     save_checkpoint(tmp_path / "without.pkl", model, momentum_of(model), 0.1, 1)
-    assert load_state(tmp_path / "with.pkl") == state
-    assert load_state(tmp_path / "without.pkl") is None
+    assert read_checkpoint(tmp_path / "with.pkl").state == state
+    assert read_checkpoint(tmp_path / "without.pkl").state is None
     assert load_blobs(tmp_path / "with.pkl").keys() == load_blobs(tmp_path / "without.pkl").keys()
 
 
@@ -372,6 +371,61 @@ def test_batch_norms_in_an_affine_model_are_warned_of(tmp_path, caplog):
     caplog.clear()
     initialize_params_from_file(tiny(), path)
     assert not caplog.records
+
+
+def test_the_report_says_what_became_of_every_blob(tmp_path):
+    flat = np.zeros((2, 4, 1, 1), "f4")
+    blobs = arrays(tiny(classes=9)) | {"res2_0_branch2a_w": flat, "pred_w": np.zeros((5, 2, 1, 1, 1), "f4")}
+    del blobs["conv1_w"]
+    more = {"other_w": flat, "other_w_momentum": flat, "lr": np.array([0.5], "f4"), "model_iter": 7, "epoch": 2}
+    momentum = {"pred_b": torch.zeros(5)}
+    report = load_weights(tiny(), write(tmp_path, blobs | more), momentum)
+    assert report.weights_file == tmp_path / "weights.pkl"
+    assert (report.model_iter, report.lr, report.unfolded) == (7, 0.5, False)
+    assert (report.missing, report.resized) == (("conv1_w", "pred_b_momentum"), ("pred_b",))
+    assert (report.reshaped, report.inflated) == (("pred_w",), ("res2_0_branch2a_w",))
+    assert set(report.loaded) == {*TRAINABLE, *STATISTICS} - {"conv1_w", "pred_b"}
+    assert report.unused == ("other_w",)
+
+
+def test_a_report_of_everything_is_complete_and_exact(tmp_path):
+    report = load_weights(tiny(), write(tmp_path, arrays(tiny()) | {"pred_b_momentum": np.zeros(5, "f4")}))
+    assert report == LoadReport(tmp_path / "weights.pkl", loaded=tuple(model_blobs(tiny())))
+    report.require_complete()
+    report.require_exact()
+
+
+@pytest.mark.parametrize(
+    ("report", "complete", "exact"),
+    [
+        ({"missing": ("a_w", "b_w")}, r"f.pkl: lacks 2 of the model's 3 blobs, .*\(a_w, b_w\)", "lacks 2 blobs .a_w"),
+        ({"resized": ("pred_w",)}, r"f.pkl: lacks 1 of the model's 2 blobs, .*\(pred_w\)", "f.pkl: .*lacks 1 blobs"),
+        ({"unused": ("d_w", "c_w")}, None, "it lacks none and has 2 blobs .c_w, .... besides"),
+        (
+            {"unused": ("c_bn_rm",), "unfolded": True},
+            "f.pkl: the file holds batch norms .*modify_caffe2_ftvideo.py",
+            "has 1 blobs .c_bn_rm",
+        ),
+    ],
+)
+def test_callers_may_require_more_of_a_file(report, complete, exact):
+    report = LoadReport("f.pkl", loaded=("x_w",), **report)
+    for require, message in ((report.require_complete, complete), (report.require_exact, exact)):
+        if message is None:
+            require()
+        else:
+            with pytest.raises(UserError, match=message) as error:
+                require()
+            assert "\n" not in str(error.value)
+
+
+def test_a_file_that_has_been_read_is_not_read_again(tmp_path):
+    path = write(tmp_path, arrays(tiny(1)))
+    checkpoint = read_checkpoint(path)
+    path.unlink()
+    model = tiny()
+    assert load_weights(model, checkpoint).weights_file == path
+    assert_same(arrays(model), arrays(tiny(1)))
 
 
 @pytest.mark.parametrize(

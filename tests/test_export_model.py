@@ -12,10 +12,12 @@ import torch
 
 import export_model
 from core.config import load_config
+from engine import exporting
+from formats.blobs import model_blobs
 from formats.caffe2_pickle import dump, load
+from formats.result_file import file_digest
 from models import export
 from models.model_builder_video import create_model
-from utils.checkpoints import model_blobs
 
 YAML = "DBG_kinetics_resnet_8gpu_c2d_nonlocal_400k.yaml"
 OPTIONS = {
@@ -169,7 +171,7 @@ def test_onnx_without_its_packages(run, monkeypatch, tmp_path):
 
 @pytest.mark.parametrize(("change", "shown"), [(2e-4, "differ"), (float("nan"), "nan")])
 def test_what_differs_is_not_kept(run, monkeypatch, tmp_path, change, shown):
-    write = export_model.write_state_dict
+    write = exporting.write_state_dict
 
     def write_damaged(network, path):
         write(network, path)
@@ -177,7 +179,7 @@ def test_what_differs_is_not_kept(run, monkeypatch, tmp_path, change, shown):
         tensors["pred.bias"][3] += change
         torch.save(tensors, path)
 
-    monkeypatch.setattr(export_model, "write_state_dict", write_damaged)
+    monkeypatch.setattr(exporting, "write_state_dict", write_damaged)
     (tmp_path / "m.pth").write_text("what was there before")
     assert refused(run("state_dict", "m.pth", *from_pickle()), "m.pth: not written", shown)
     assert (tmp_path / "m.pth").read_text() == "what was there before"
@@ -221,7 +223,7 @@ def changed_by(change):
     (lambda tensors, path: torch.save([1, 2], path), "got a list"),
     (lambda tensors, path: torch.save({1: torch.ones(1)}, path), "expected a state_dict"),
     (changed_by(lambda tensors: tensors.pop("pred.bias")), "no pred.bias"),
-    (changed_by(lambda tensors: tensors.update(x=torch.ones(1))), "1 are not of it ('x')"),
+    (changed_by(lambda tensors: tensors.update(x=torch.ones(1))), "1 do not belong to it ('x')"),
     (changed_by(lambda tensors: tensors.update({"pred.bias": torch.ones(8)})), "bias: expected shape (7,), got (8,)"),
     (changed_by(lambda tensors: tensors.update({"pred.bias": 3})), "pred.bias: expected a tensor of floats, got a int"),
     (changed_by(lambda tensors: tensors.update({"pred.bias": torch.ones(7, dtype=torch.int32)})), "torch.int32 on cpu"),
@@ -243,7 +245,7 @@ def test_a_damaged_state_dict_is_one_line(run, tmp_path):
     assert refused(run("pkl", "back.pkl", "--from_state_dict", "m.pth", *words()), "m.pth: not a file of plain tensors")
     (tmp_path / "m.pth").write_bytes(whole)
     for text in ("", "[]", "{}", '{"sha256": "SHA", "lr": "x"}', '{"sha256": "SHA", "lr": NaN}'):
-        text = text.replace("SHA", export_model.file_digest("m.pth"))
+        text = text.replace("SHA", file_digest("m.pth"))
         (tmp_path / "m.pth.json").write_text(text)
         assert refused(run("pkl", "back.pkl", "--from_state_dict", "m.pth", *words()), "m.pth.json: ")
 

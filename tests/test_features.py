@@ -19,10 +19,10 @@ from zygote import Zygote
 
 import extract_features
 from core.config import load_config
+from formats.blobs import load_blobs
 from formats.caffe2_pickle import load
 from models.features import blob_places, blob_shapes, blob_values, check_blob_names
 from models.model_builder_video import create_model
-from utils.checkpoints import load_blobs
 from utils.errors import UserError
 
 NUMBERS = Path(__file__).parent / "data/reference"

@@ -9,7 +9,8 @@ from test_models import clips, tiny, tiny_cfg
 from torch import nn
 
 from models.compilation import Compiled, is_worth_compiling
-from models.inference import FlatConv, fold_norms, for_inference, load_model
+from models.inference import FlatConv, fold_norms, for_inference
+from models.model_builder_video import load_model
 from utils.checkpoints import save_checkpoint
 from utils.errors import UserError
 
@@ -97,8 +98,8 @@ def test_loading(tmp_path):
     model = filled(MODEL__VIDEO_ARC_CHOICE=2)
     history = {name: torch.zeros(1) for name in recipe.model_blobs(model)}
     save_checkpoint(tmp_path / "w.pkl", model, history, 0.1, 1)
-    cfg = tiny_cfg(MODEL__VIDEO_ARC_CHOICE=2, TEST__OUTPUT_NAME="softmax", MODEL__PRECISION="float32")
-    network = load_model(cfg, tmp_path / "w.pkl", torch.device("cpu"))
+    cfg = tiny_cfg(MODEL__VIDEO_ARC_CHOICE=2, MODEL__PRECISION="float32")
+    network = load_model(cfg, tmp_path / "w.pkl", torch.device("cpu"), (3, 4, 224, 224))
     with torch.inference_mode():
         torch.testing.assert_close(network(clips(4)), model(clips(4)), rtol=0, atol=1e-5)
         with pytest.raises(UserError, match="at least 2 frames"):

@@ -358,15 +358,15 @@ WEIGHTS = {
     "a text": (TEST_W, PICKLE + "a text file", {"w.pkl": "To whom it may concern\n"}),
     "an HDF5 file": (TEST_W, PICKLE + "an HDF5 file", {"w.pkl": hdf5_file}),
     "a file of torch.save": (
-        TEST_W, PICKLE + "a zip archive, such as torch.save and numpy.savez write", {"w.pkl": zip_file}),
-    "a file of an old torch.save": (TEST_W, PICKLE + "a file that an old torch.save wrote", {"w.pkl": old_torch_file}),
-    "a file of numpy.save": (TEST_W, PICKLE + "an array that numpy.save wrote", {"w.pkl": npy_file}),
+        TEST_W, PICKLE + "a zip archive, as written by torch.save and numpy.savez", {"w.pkl": zip_file}),
+    "a file of an old torch.save": (TEST_W, PICKLE + "a file written by an old torch.save", {"w.pkl": old_torch_file}),
+    "a file of numpy.save": (TEST_W, PICKLE + "an array written by numpy.save", {"w.pkl": npy_file}),
     "a Git LFS pointer": (
-        TEST_W, PICKLE + "a Git LFS pointer: fetch the file that it stands for (git lfs pull)", {"w.pkl": LFS_POINTER}),
-    "a web page": (TEST_W, PICKLE + "a web page (HTML or XML), as of a download that failed", {"w.pkl": WEB_PAGE}),
+        TEST_W, PICKLE + "a Git LFS pointer: fetch the actual file (git lfs pull)", {"w.pkl": LFS_POINTER}),
+    "a web page": (TEST_W, PICKLE + "a web page (HTML or XML), as from a failed download", {"w.pkl": WEB_PAGE}),
     "an archive": (TEST_W, PICKLE + "a gzip archive: unpack it first", {"w.pkl": b"\x1f\x8b\x08\0\0\0\0\0"}),
     "an unfinished download": (
-        TEST_W, PICKLE + "zero bytes, as of a download that was not finished", {"w.pkl": bytes(5000)}),
+        TEST_W, PICKLE + "zero bytes, as from an unfinished download", {"w.pkl": bytes(5000)}),
     "a command": (
         TEST_W, "{tmp}/w.pkl: refused to unpickle: global 'posix.system' is not admitted",
         {"w.pkl": pickle_of_a_command}),
@@ -375,7 +375,7 @@ WEIGHTS = {
         "{results}: expected a checkpoint, a dictionary of arrays by blob name; got a value of type list", {}),
     "without a rate": (
         "train_net_video {job} TRAIN.PARAMS_FILE {tmp}/w.pkl",
-        "{tmp}/w.pkl: no lr in it, which training goes on from; TRAIN.RESET_START_ITER True takes the weights only",
+        "{tmp}/w.pkl: no lr in it, which training needs to continue; TRAIN.RESET_START_ITER True takes the weights only",
         {"w.pkl": checkpoint_without_rate}),
     "of something else": (
         "train_net_video {job} TRAIN.PARAMS_FILE {tmp}/w.pkl",
@@ -418,7 +418,7 @@ OUTPUT = {
         "train_net_video {job} CHECKPOINT.DIR {tmp}/f",
         "{tmp}/f/checkpoints: no checkpoint can be read (1 tried; the last error: {tmp}/f/checkpoints/"
         "c2_model_iter2.pkl: the pickle is truncated or empty); remove them or set CHECKPOINT.RESUME False to start "
-        "anew", {"f/checkpoints/c2_model_iter2.pkl": b"\x80\x02}"}),
+        "from scratch", {"f/checkpoints/c2_model_iter2.pkl": b"\x80\x02}"}),
     "CHECKPOINT.DIR of the test is a file": (
         "test_net_video {test} CHECKPOINT.DIR {tmp}/f", "{tmp}/f: cannot be created: File exists", {"f": ""}),
     "the scores are a folder": (

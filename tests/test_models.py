@@ -14,13 +14,14 @@ from torch.nn import functional as F
 
 from core.config import load_config
 from engine.replicas import Replicas
+from formats.blobs import model_blobs
 from models import model_builder_video
+from models.affinities import AFFINITIES
 from models.complexity import count_operations
 from models.inference import for_inference
 from models.model_builder_video import create_model, nonlocal_places
-from models.nonlocal_helper import AFFINITIES, NonLocalBlock
+from models.nonlocal_helper import NonLocalBlock
 from models.resnet_helper import FrozenAffine
-from utils.checkpoints import model_blobs
 from utils.errors import UserError
 
 NUMBERS = Path(__file__).parent / "data/reference"

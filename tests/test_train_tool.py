@@ -14,8 +14,8 @@ import pytest
 
 import test_net_video
 import train_net_video
+from formats.blobs import load_blobs
 from formats.caffe2_pickle import dump, load
-from utils.checkpoints import load_blobs
 
 LEGACY_LOG = Path(__file__).parent / "data/legacy_log.txt"
 

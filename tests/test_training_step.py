@@ -9,6 +9,7 @@ from test_models import clips
 from torch.nn import functional as F
 
 from engine.replicas import Replicas, forward_backward
+from models.affinities import DotProduct
 from models.compilation import compiled_for_training
 from models.nonlocal_helper import NonLocalBlock
 from models.precision import autocast, set_precision
@@ -23,7 +24,7 @@ def plain_block(block, x):
     pooled = F.max_pool3d(x, (1, 2, 2)) if block.use_maxpool else x
     theta, phi, g = project(block.theta, x), project(block.phi, pooled), project(block.g, pooled)
     f = theta.transpose(1, 2) @ phi
-    f = f / phi.shape[2] if block.affinity == "dot_product" else (f * theta.shape[1] ** -0.5).softmax(2)
+    f = f / phi.shape[2] if isinstance(block.affinity, DotProduct) else (f * theta.shape[1] ** -0.5).softmax(2)
     y = (g @ f.transpose(1, 2)).reshape(x.shape[0], -1, *x.shape[2:])
     return x + F.conv3d(y, block.out.weight, block.out.bias)
 

@@ -9,13 +9,14 @@ from video_files import moving_square, write_video
 
 import visualize_attention
 from core.config import load_config
+from engine import attention as attention_program
+from formats.blobs import load_blobs, model_blobs
 from formats.caffe2_pickle import dump
-from models.attention_maps import affinity, entropy, key_window, most_selective, nonlocal_blocks
+from models.attention_maps import attention_weights, entropy, key_window, most_selective, nonlocal_blocks
 from models.model_builder_video import create_model
-from models.nonlocal_helper import FRAMES_PER_GROUP, NonLocalBlock
+from models.nonlocal_helper import NonLocalBlock
 from models.receptive_field import Grid, input_grid
 from reports.attention_pictures import GAP, Attention, draw_clip, write_movie
-from utils.checkpoints import load_blobs, model_blobs
 
 # --------------------------------------------------------------------------------------------------- the affinity
 
@@ -41,46 +42,47 @@ BLOCKS = {
 @pytest.mark.parametrize("options", BLOCKS.values(), ids=BLOCKS)
 def test_affinity_makes_the_output_of_the_block(options):
     block, x = make_block(**options), torch.randn(2, 6, 8, 5, 7, generator=torch.manual_seed(1))
-    weights = affinity(block, x)
+    weights = attention_weights(block, x)
     pooled = nn.functional.max_pool3d(x, key_window(block)[0])
     assert weights.shape == (2, 8 * 5 * 7, pooled[0, 0].numel())
     g = block.g(pooled).flatten(2).transpose(1, 2)
     y = (weights @ g).transpose(1, 2).reshape(2, 3, *x.shape[2:])
     torch.testing.assert_close(x + block.out(y), block(x), rtol=1e-4, atol=1e-5)
     rows = torch.tensor([0, 279, 35])
-    torch.testing.assert_close(affinity(block, x, rows), weights[:, rows])
+    torch.testing.assert_close(attention_weights(block, x, rows), weights[:, rows])
 
 
 @pytest.mark.parametrize("options", BLOCKS.values(), ids=BLOCKS)
 def test_affinity_is_that_of_the_formula(options):
     """Position by position in numpy float64: paper section 3.2."""
     block, x = make_block(**options), torch.randn(1, 6, 8, 4, 3, generator=torch.manual_seed(2))
-    weights = affinity(block, x)[0].detach().numpy()
+    weights = attention_weights(block, x)[0].detach().numpy()
 
     def embed(convolution, vector):
         bias = 0 if convolution.bias is None else convolution.bias.detach().double().numpy()
         return convolution.weight.detach().double().numpy()[:, :, 0, 0, 0] @ vector + bias
 
+    kind, reach = options.get("affinity", "embedded_gaussian"), options.get("reach", "spacetime")
     values = x[0].double().numpy()
     side = 2 if block.use_maxpool else 1
-    weight_f = block.f.weight.detach().double().numpy().ravel() if block.affinity == "concatenation" else None
+    weight_f = block.f.weight.detach().double().numpy().ravel() if kind == "concatenation" else None
     keys = [(t, (h, w), values[:, t, side * h:side * h + side, side * w:side * w + side].max((1, 2)))
             for t in range(8) for h in range(4 // side) for w in range(3 // side)]
     for i, (t, h, w) in enumerate(np.ndindex(8, 4, 3)):
         query = values[:, t, h, w]
         reached = [j for j, (time, place, _) in enumerate(keys)
-                   if (not block.grouped or time // FRAMES_PER_GROUP == t // FRAMES_PER_GROUP)
-                   and (block.reach != "space" or time == t) and (block.reach != "time" or place == (h, w))]
-        if block.affinity == "gaussian":
+                   if (not block.grouped or time // 4 == t // 4)
+                   and (reach != "space" or time == t) and (reach != "time" or place == (h, w))]
+        if kind == "gaussian":
             products = np.array([query @ keys[j][2] for j in reached])
-        elif block.affinity == "concatenation":
+        elif kind == "concatenation":
             pairs = [[*embed(block.theta, query), *embed(block.phi, keys[j][2])] for j in reached]
             products = np.maximum(np.array(pairs) @ weight_f, 0)
         else:
             products = np.array([embed(block.theta, query) @ embed(block.phi, keys[j][2]) for j in reached])
-        if block.affinity in ("gaussian", "embedded_gaussian"):
-            depth = 6 if block.affinity == "gaussian" else 3
-            powers = np.exp(products / np.sqrt(depth) if block.use_scale else products)
+        if kind in ("gaussian", "embedded_gaussian"):
+            depth = 6 if kind == "gaussian" else 3
+            powers = np.exp(products / np.sqrt(depth) if options.get("use_scale", True) else products)
             expected = powers / powers.sum()
         else:
             expected = products / len(reached)
@@ -92,7 +94,7 @@ def test_entropy_and_the_most_selective_positions():
     weights = torch.tensor([[[0.25, 0.25, 0.25, 0.25], [0, 1, 0, 0], [3, -1, 3, 0], [-1, -1, 0, -2]]])
     torch.testing.assert_close(entropy(weights), torch.tensor([[np.log(4), 0, np.log(2), np.inf]]).float())
     block, x = make_block(), torch.randn(1, 6, 3, 8, 12, generator=torch.manual_seed(3))
-    spread = entropy(affinity(block, x))[0].reshape(3, 8, 12)
+    spread = entropy(attention_weights(block, x))[0].reshape(3, 8, 12)
     cells = most_selective(block, x, 4)
     assert len(cells) == 4
     assert spread[cells[0]] == spread.min()
@@ -280,8 +282,8 @@ def visualize(call_tool, folder, *more, video="video.mp4", weights="w.pkl", **op
 
 def test_the_tool_shows_the_affinity_of_the_block(folder, call_tool, monkeypatch):
     drawn = []
-    draw = visualize_attention.draw_clip
-    monkeypatch.setattr(visualize_attention, "draw_clip", lambda *args: [drawn.append(args), draw(*args)])
+    draw = attention_program.draw_clip
+    monkeypatch.setattr(attention_program, "draw_clip", lambda *args: [drawn.append(args), draw(*args)])
     status, output, errors = visualize(call_tool, folder, "--clips", 2, "--block", "nonlocal_conv3_3",
                                        "--position", "1,130,20", "--position", "3,0,199")
     assert (status, errors) == (0, "")
@@ -323,7 +325,7 @@ def test_points_are_chosen_without_position(folder, call_tool):
 
 def test_the_dot_product_and_the_grouped_form(folder, call_tool, monkeypatch):
     drawn = []
-    monkeypatch.setattr(visualize_attention, "draw_clip", lambda *args: drawn.append(args))
+    monkeypatch.setattr(attention_program, "draw_clip", lambda *args: drawn.append(args))
     options = {"TRAIN__VIDEO_LENGTH": 16, "TRAIN__SAMPLE_RATE": 1, "MODEL__USE_AFFINE": True}
     save(tiny_model(**options), folder / "affine.pkl")
     status, _, errors = visualize(call_tool, folder, "--block", "nonlocal_conv3_3", "--position", "9,100,100",

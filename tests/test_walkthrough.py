@@ -12,9 +12,9 @@ import reference_recipe as recipe
 from video_files import moving_square, write_video
 
 from core.config import load_config
+from formats.blobs import load_blobs, model_blobs
 from formats.caffe2_pickle import dump
 from models.model_builder_video import create_model
-from utils.checkpoints import load_blobs, model_blobs
 
 TITLE = "## Fine-tuning on your own videos"
 CLASSES = {"jumping": 2, "my waving": 3}

@@ -22,11 +22,9 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from core.config import load_config
 from data.class_ids import read_class_names
-from data.data_builder import protocol_of_test
 from video.bad_videos import BadVideos
 from engine.launcher import launch
-from engine.prediction import check_classifier, find_videos, predict_videos, prediction_config, ranking
-from models.model_builder_video import load_model
+from engine.prediction import find_videos, load_model, predict_videos, prediction_config, ranking
 from reports.prediction_tables import as_text, write_csv, write_json
 from utils import cli
 from utils.errors import UserError
@@ -66,15 +64,16 @@ def choose_names(path, num_classes):
 def predict(cfg, replicas, args, names):
     """Score the videos of the command line and show them. Returns the exit status."""
     videos = find_videos(args.video)
-    check_classifier(cfg)
-    model = load_model(cfg, cfg.TEST.PARAMS_FILE, replicas.device, protocol_of_test(cfg).clip_shape, "softmax")
+    if not cfg.TEST.PARAMS_FILE:
+        raise UserError("TEST.PARAMS_FILE is not set: give the weights to predict with")
+    model = load_model(cfg, cfg.TEST.PARAMS_FILE, replicas.device, args.views)
     bad_videos, results = BadVideos(), []
     with contextlib.ExitStack() as stack:
         # Opened first: a name that cannot be written must not show after hours of work.
         outputs = {name: stack.enter_context(atomic_write(path, "w", encoding="utf-8", errors="surrogateescape"))
                    for name, path in (("json", args.json), ("csv", args.csv)) if path}
         stack.enter_context(logging_redirect_tqdm())
-        scored = predict_videos(model, cfg, replicas, videos, bad_videos)
+        scored = predict_videos(model, videos, bad_videos)
         # disable=None: no bar where stderr is no terminal.
         for video, probabilities in tqdm(scored, total=len(videos), unit="video", disable=None, file=sys.stderr):
             result = {"video": video}

@@ -13,8 +13,8 @@ from data.data_builder import Preprocessor, protocol_of_test, test_loader
 from data.sources import expand_test_videos
 from engine.replicas import Replicas
 from engine.scoring import clips_per_pass, passes_of_videos
+from formats.blobs import Checkpoint, read_checkpoint
 from models import model_builder_video
-from utils.checkpoints import load_blobs
 from utils.errors import UserError
 from video.bad_videos import BadVideos
 from video.video_facts import VideoFactsCache
@@ -63,17 +63,15 @@ def prediction_config(cfg, views: tuple[int, int]):
     return cfg
 
 
-def check_classifier(cfg) -> None:
+def check_classifier(checkpoint: Checkpoint, num_classes: int) -> None:
     """Raise UserError where loading would keep an untrained classifier: one that is missing, or of another size."""
-    weights_file = cfg.TEST.PARAMS_FILE
-    if not weights_file:
-        raise UserError("TEST.PARAMS_FILE is not set: give the weights to predict with")
-    weights = load_blobs(weights_file).get("pred_w")
+    weights = checkpoint.blobs.get("pred_w")
     if weights is None:
-        raise UserError(f"{weights_file}: expected the weights of a trained network, but it has no classifier (pred_w)")
-    if len(weights) != cfg.MODEL.NUM_CLASSES:
-        raise UserError(f"{weights_file}: its classifier has {len(weights)} classes, but MODEL.NUM_CLASSES is "
-                        f"{cfg.MODEL.NUM_CLASSES}")
+        raise UserError(f"{checkpoint.path}: expected the weights of a trained network, but it has no classifier "
+                        "(pred_w)")
+    if len(weights) != num_classes:
+        raise UserError(f"{checkpoint.path}: its classifier has {len(weights)} classes, but MODEL.NUM_CLASSES is "
+                        f"{num_classes}")
 
 
 class VideoClassifier(nn.Module):
@@ -91,7 +89,9 @@ class VideoClassifier(nn.Module):
         self.cfg = prediction_config(cfg, views)
         self.protocol = protocol_of_test(self.cfg)
         self.device = torch.device(device)
-        self.network = model_builder_video.load_model(cfg, weights_file, self.device, self.protocol.clip_shape)
+        checkpoint = read_checkpoint(weights_file)
+        check_classifier(checkpoint, cfg.MODEL.NUM_CLASSES)
+        self.network = model_builder_video.load_model(cfg, checkpoint, self.device, self.protocol.clip_shape)
 
     def forward(self, clips):
         return self.network(clips)
@@ -120,7 +120,7 @@ def predict(model: VideoClassifier, video: str) -> np.ndarray:
         UserError: no frame of the video can be decoded.
     """
     bad_videos = BadVideos()
-    _, probabilities = next(predict_videos(model, model.cfg, Replicas(1, device=model.device), [video], bad_videos))
+    _, probabilities = next(predict_videos(model, [video], bad_videos))
     if probabilities is None:
         bad, _ = bad_videos.known()
         raise UserError(f"{video}: {bad[video]}")
@@ -128,16 +128,16 @@ def predict(model: VideoClassifier, video: str) -> np.ndarray:
 
 
 @torch.inference_mode()
-def predict_videos(model, cfg, replicas, videos: list[str],
+def predict_videos(model: VideoClassifier, videos: list[str],
                    bad_videos: BadVideos) -> Iterator[tuple[str, np.ndarray | None]]:
     """Yield (video, its K probabilities, float64) for each path, in order; None for a bad video.
 
     Args:
-        model: network in inference mode that returns probabilities.
-        cfg: from prediction_config.
+        model: from load_model.
+        videos: paths.
         bad_videos: learns why a video is bad.
     """
-    protocol = protocol_of_test(cfg)
+    cfg, protocol, replicas = model.cfg, model.protocol, Replicas(1, device=model.device)
     source = expand_test_videos(videos, protocol.multi_crop, protocol.clips)
     per_video = passes_of_videos(source.path_ids, np.arange(len(source)), clips_per_pass(cfg))
     prepare = Preprocessor(cfg, replicas.device)

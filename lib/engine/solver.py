@@ -6,7 +6,7 @@ from typing import Any, Self, cast
 import torch
 from torch import nn
 
-from utils.checkpoints import blob_name
+from formats.blobs import blob_name
 from utils.collections import AttrDict
 
 logger = logging.getLogger(__name__)

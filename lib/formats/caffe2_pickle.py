@@ -1,14 +1,16 @@
-"""Reading pickles of numbers without running anything from them, and writing ones that Python 2 reads."""
+"""Reading pickles of numbers without running code from them, and writing pickles that Python 2 reads."""
 
 import os
 import pickle
 import stat
 import struct
+from typing import Any
 
 import numpy as np
 
 from formats.file_signatures import foreign_kind, is_text
-from formats.safe_unpickler import DAMAGE, NUMERIC_DTYPE, Refusal, unpickle
+from formats.pickle_values import NUMERIC_DTYPE, Refusal
+from formats.safe_unpickler import DAMAGE, unpickle
 from utils.errors import UserError
 from utils.files import atomic_write
 
@@ -17,21 +19,23 @@ class PickleError(UserError):
     """A file that cannot be read as a pickle of numbers. The message names the file."""
 
 
-def load(path):
+def load(path: str | os.PathLike) -> Any:
     """Read a pickle of any protocol, of Python 2 or 3, numpy 1 or 2, without running code from it.
 
     Args:
         path: a regular file.
 
-    Returns: what was pickled: dict, list, tuple, str, int, float, bool, None, numpy arrays and numpy scalars.
-        Byte strings (Python 2's `str`) come as `str`, decoded as latin-1; an OrderedDict comes as a dict.
-        Arrays are writable, in the machine's byte order, and in the layout (C or Fortran) that they had.
+    Returns:
+        What was pickled: dict, list, tuple, str, int, float, bool, None, numpy arrays and numpy scalars. Byte strings
+        (Python 2's `str`) become `str`, decoded as latin-1; an OrderedDict becomes a dict. Arrays are writable, in the
+        machine's byte order, and in the layout (C or Fortran) that they had.
 
-    Raises: PickleError if the file is missing, truncated, no pickle, or holds anything else (foreign globals,
-        dtypes that are not numeric, persistent ids, dictionary keys that are not text).
+    Raises:
+        PickleError: the file is missing, truncated, not a pickle, or holds anything else (foreign globals, dtypes that
+            are not numeric, persistent ids, dictionary keys that are not text).
     """
     try:
-        # Looked at before it is opened: opening a FIFO would wait for a writer.
+        # Checked before opening: opening a FIFO would wait for a writer.
         mode = os.stat(path).st_mode
         if not stat.S_ISREG(mode):
             raise PickleError(f"{path}: expected a pickle file, got a {'folder' if stat.S_ISDIR(mode) else 'device'}")
@@ -57,19 +61,21 @@ def _reason(error, head):
     return f"not a valid pickle ({type(error).__name__})"
 
 
-def dump(obj, path):
-    """Write a pickle in protocol 2 that Python 3 reads, and Python 2 with numpy 1 (pickle and cPickle).
+def dump(obj: object, path: str | os.PathLike) -> None:
+    """Write a pickle in protocol 2, which Python 3 reads and Python 2 with numpy 1 (pickle and cPickle).
 
-    ASCII text becomes Python 2's `str`, other text its `unicode`. Arrays are written C-contiguous and
-    little-endian, straight from their memory: only an array of another layout is copied, one at a time. The
-    conversion scripts of the Caffe2 program wrote protocol 0; what reads that reads protocol 2.
+    ASCII text becomes Python 2's `str`, other text its `unicode`. Arrays are written C-contiguous and little-endian,
+    directly from their memory: only arrays of another layout are copied, one at a time. The conversion scripts of the
+    Caffe2 program wrote protocol 0; any program that reads protocol 0 reads protocol 2.
 
     Args:
-        obj: dict (with text keys), list, tuple, str, int, float, bool, None, numpy arrays and numpy scalars
-            of numeric dtypes, in any combination.
-        path: the file to make or replace, in one step; its folder must exist.
+        obj: dict (with text keys), list, tuple, str, int, float, bool, None, numpy arrays and numpy scalars of numeric
+            dtypes, in any combination.
+        path: the file to create or replace, in one step; its folder must exist.
 
-    Raises: UserError if the file cannot be written; TypeError for any other kind of object.
+    Raises:
+        UserError: the file cannot be written.
+        TypeError: any other kind of object.
     """
     with atomic_write(path) as file:
         file.write(pickle.PROTO + b"\x02")
@@ -84,7 +90,7 @@ def _write(write, value):
     elif kind is bool:
         write(pickle.NEWTRUE if value else pickle.NEWFALSE)
     elif kind is int:
-        # The text form is the one that Python 2 takes for an int, not a long, beyond 32 bits.
+        # Beyond 32 bits, Python 2 reads the text form as an int and not as a long.
         write(pickle.BININT + struct.pack("<i", value) if -(2**31) <= value < 2**31 else b"I%d\n" % value)
     elif kind is float:
         write(pickle.BINFLOAT + struct.pack(">d", value))
@@ -119,7 +125,7 @@ def _write(write, value):
 
 
 def _write_array(write, array):
-    # What ndarray.__reduce__ gives: _reconstruct(ndarray, (0,), "b"), then the state.
+    # As ndarray.__reduce__: _reconstruct(ndarray, (0,), "b"), then the state.
     write(_global("numpy.core.multiarray", "_reconstruct") + pickle.MARK + _global("numpy", "ndarray"))
     _write(write, (0,))
     _write(write, "b")

@@ -1,44 +1,41 @@
 """Weights as a plain PyTorch file: {parameter name: tensor}, which torch.load reads with weights_only=True.
 
-The blob of a parameter is `utils.checkpoints.blob_name` of its name. The counters `num_batches_tracked` are left out:
-nothing reads them, and load_state_dict does without.
+The blob of a parameter is formats.blobs.blob_name of its name. The counters `num_batches_tracked` are left out:
+nothing reads them, and load_state_dict does without them.
 """
 
 import io
 import stat
 import warnings
+from os import PathLike
 from pathlib import Path
 
 import torch
+from torch import nn
 
-from utils.checkpoints import blob_name
+from formats.blobs import blob_name, named_tensors
 from utils.errors import UserError
 
 
-def model_tensors(model):
-    """{parameter or buffer name: tensor} of a model, which are its own memory."""
-    return {name: tensor for name, tensor in model.state_dict().items() if not name.endswith(".num_batches_tracked")}
-
-
-def blob_names(model):
+def blob_names(model: nn.Module) -> dict[str, str]:
     """{parameter or buffer name: blob name}, the map between the two kinds of file."""
-    return {name: blob_name(name) for name in model_tensors(model)}
+    return {name: blob_name(name) for name in named_tensors(model)}
 
 
-def write_state_dict(model, path):
-    """Write the tensors of a model, float32 on the CPU, to a file of torch.save."""
+def write_state_dict(model: nn.Module, path: str | PathLike) -> None:
+    """Write the tensors of a model, float32 on the CPU, with torch.save."""
     buffer = io.BytesIO()
-    torch.save({name: tensor.detach().cpu().contiguous() for name, tensor in model_tensors(model).items()}, buffer)
+    torch.save({name: tensor.detach().cpu().contiguous() for name, tensor in named_tensors(model).items()}, buffer)
     Path(path).write_bytes(buffer.getbuffer())
 
 
-def load_state_dict(model, path):
-    """Load such a file into a model, all of it or nothing. No code from the file is run.
+def load_state_dict(model: nn.Module, path: str | PathLike) -> None:
+    """Load such a file into a model, all of it or nothing. Code in the file is never run.
 
     Raises:
-        UserError: the file cannot be read, or holds anything but the model's tensors in their shapes.
+        UserError: the file cannot be read, or does not hold exactly the model's tensors in their shapes.
     """
-    targets, sources = model_tensors(model), _read(path)
+    targets, sources = named_tensors(model), _read(path)
     if not isinstance(sources, dict) or not all(isinstance(name, str) for name in sources):
         raise UserError(f"{path}: expected a state_dict {{parameter name: tensor}}, got a {type(sources).__name__}")
     sources = {name: value for name, value in sources.items() if not name.endswith(".num_batches_tracked")}
@@ -46,7 +43,7 @@ def load_state_dict(model, path):
     if lacking or foreign:
         shown = ", ".join([*(f"no {name}" for name in lacking), *map(repr, foreign)][:3])
         raise UserError(f"{path}: expected the {len(targets)} parameters of the network, got {len(sources)}: "
-                        f"{len(lacking)} are missing and {len(foreign)} are not of it ({shown:.200}): "
+                        f"{len(lacking)} are missing and {len(foreign)} do not belong to it ({shown:.200}): "
                         "is this of another architecture?")
     for name, target in targets.items():
         _check(sources[name], target, f"{path}: {name}")
@@ -57,11 +54,11 @@ def load_state_dict(model, path):
 
 def _read(path):
     try:
-        # Looked at before it is opened: opening a FIFO would wait for a writer.
+        # Checked before opening: opening a FIFO would wait for a writer.
         if not stat.S_ISREG(Path(path).stat().st_mode):
-            raise UserError(f"{path}: expected a file of torch.save, got a folder or device")
+            raise UserError(f"{path}: expected a file written by torch.save, got a folder or device")
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of what it stumbles over: the error tells
+            warnings.simplefilter("ignore")  # about the same problem as the error
             return torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
@@ -69,7 +66,7 @@ def _read(path):
         raise
     except Exception as error:
         # A damaged or hostile file can make the reader raise anything.
-        raise UserError(f"{path}: not a file of plain tensors, as torch.save writes and torch.load reads with "
+        raise UserError(f"{path}: not a file of plain tensors that torch.load reads with "
                         f"weights_only=True ({type(error).__name__})") from error
 
 
@@ -83,4 +80,6 @@ def _check(source, target, what):
 
 
 def _kind(value):
-    return f"one of {value.dtype} on {value.device}" if isinstance(value, torch.Tensor) else f"a {type(value).__name__}"
+    if isinstance(value, torch.Tensor):
+        return f"a tensor of {value.dtype} on {value.device}"
+    return f"a {type(value).__name__}"

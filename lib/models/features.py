@@ -7,20 +7,36 @@ There, operations in place leave a name with its last value: `<block>_branch2a_b
 import contextlib
 import copy
 import difflib
+from collections.abc import Collection
+from dataclasses import dataclass
 
 import torch
+from torch import Tensor, nn
 
 from models.nonlocal_helper import NonLocalBlock
 from models.resnet_helper import Bottleneck
+from models.resnet_video import ResNetVideo
 from utils.errors import UserError
 
 
-def blob_places(model):
-    """{blob name: (module, whether it is the module's output, else its input)} of a ResNetVideo.
+@dataclass(frozen=True)
+class BlobPlace:
+    """Where a forward pass has the value of a blob: output of a module, or its input.
 
-    Beside the Caffe2 program's names, a block's own name (res5_2, nonlocal_conv4_5) stands for its output.
+    is_embedding: whether the blob is a map N x D x T x H x W whose positions the Caffe2 program flattens.
     """
-    places = {}
+
+    module: nn.Module
+    is_output: bool = True
+    is_embedding: bool = False
+
+
+def blob_places(model: ResNetVideo) -> dict[str, BlobPlace]:
+    """Places of all blobs of a network by name.
+
+    Besides the Caffe2 program's names, a block's own name (res5_2, nonlocal_conv4_5) stands for its output.
+    """
+    places: dict[str, BlobPlace] = {}
     for name in model.trunk:
         module = getattr(model, name)
         if isinstance(module, Bottleneck):
@@ -28,35 +44,35 @@ def blob_places(model):
         elif isinstance(module, NonLocalBlock):
             places |= _nonlocal_places(name, module)
         else:
-            places["res_conv1_bn" if name == "conv1_relu" else name] = (module, True)
-    places |= {"pool5": (model.pool5, True), "pred": (model.pred, True)}
-    return places | ({"softmax": (model, True)} if model.output == "softmax" else {})
+            places["res_conv1_bn" if name == "conv1_relu" else name] = BlobPlace(module)
+    places |= {"pool5": BlobPlace(model.pool5), "pred": BlobPlace(model.pred)}
+    return places | ({"softmax": BlobPlace(model)} if model.output == "softmax" else {})
 
 
 def _bottleneck_places(name, block):
-    # What a ReLU leaves is what the next convolution gets.
-    places = {"branch2a": (block.branch2a, True), "branch2a_bn": (block.branch2b, False),
-              "branch2b": (block.branch2b, True), "branch2b_bn": (block.branch2c, False),
-              "branch2c": (block.branch2c, True), "branch2c_bn": (block, True)}
+    # The output of a ReLU is the input of the next convolution.
+    places = {"branch2a": BlobPlace(block.branch2a), "branch2a_bn": BlobPlace(block.branch2b, is_output=False),
+              "branch2b": BlobPlace(block.branch2b), "branch2b_bn": BlobPlace(block.branch2c, is_output=False),
+              "branch2c": BlobPlace(block.branch2c), "branch2c_bn": BlobPlace(block)}
     if block.has_projection:
-        places |= {"branch1": (block.branch1, True), "branch1_bn": (block.branch1_bn, True)}
-    return {f"{name}_{part}": place for part, place in places.items()} | {name: (block, True)}
+        places |= {"branch1": BlobPlace(block.branch1), "branch1_bn": BlobPlace(block.branch1_bn)}
+    return {f"{name}_{part}": place for part, place in places.items()} | {name: BlobPlace(block)}
 
 
 def _nonlocal_places(name, block):
-    places = {part: (getattr(block, part), True) for part in ("theta", "phi", "g", "out")}
-    places["y"] = (block.out, False)
+    places = {part: BlobPlace(getattr(block, part), is_embedding=True) for part in (*block.affinity.embeddings, "g")}
+    places |= {"out": BlobPlace(block.out), "y": BlobPlace(block.out, is_output=False)}
     if block.use_maxpool:
-        places["pool"] = (block.phi, False)
+        places["pool"] = BlobPlace(block.g, is_output=False)
     if list(block.bn.parameters()) or list(block.bn.buffers()):
-        places["bn"] = (block.bn, True)
-    # With groups, the sum is named after the steps that take them apart again.
-    places["sum_trans_trans" if block.grouped else "sum"] = (block, True)
-    return {f"{name}_{part}": place for part, place in places.items()} | {name: (block, True)}
+        places["bn"] = BlobPlace(block.bn)
+    # The Caffe2 program names a grouped block's sum after the two transpositions that undo the grouping.
+    places["sum_trans_trans" if block.grouped else "sum"] = BlobPlace(block)
+    return {f"{name}_{part}": place for part, place in places.items()} | {name: BlobPlace(block)}
 
 
-def check_blob_names(model, names):
-    """Raise a UserError that lists near names for a blob that the network does not have, or that is there twice."""
+def check_blob_names(model: ResNetVideo, names: Collection[str]) -> None:
+    """Raise UserError for a blob that is named twice or that the network does not have, listing similar names."""
     known = list(blob_places(model))
     for name in names:
         if name not in known:
@@ -66,41 +82,41 @@ def check_blob_names(model, names):
         raise UserError(f"blobs: expected each once, got {' '.join(names)}")
 
 
-def blob_values(model, clips, names, pool=False):
+def blob_values(model: ResNetVideo, clips: Tensor, names: Collection[str], pool: bool = False) -> dict[str, Tensor]:
     """Values of blobs in a forward pass.
 
     Args:
-        model: a ResNetVideo in inference mode; `softmax` is there if that is its output.
+        model: the network in inference mode; there is a blob `softmax` if that is its output.
         clips: N x 3 x T x H x W float32, normalised.
-        names: blobs, of blob_places.
+        names: blobs, keys of blob_places().
         pool: average over all positions in time and space.
 
     Returns:
-        {name: tensor}, N first: N x C x T x H x W; theta, phi and g of non-local blocks N x D x positions, all of a
-        grouped block's N x groups x ...; pool5 and pred N x C x 1 x h x w over the positions of the fully
-        convolutional test; softmax N x K, averaged over them. With `pool` all are N x C.
+        {name: tensor}, N first: N x C x T x H x W; theta, phi and g of non-local blocks N x D x positions; all inside
+        a block whose attention span is less than the clip N x parts x ...; pool5 and pred N x C x 1 x h x w over the
+        positions of the fully convolutional test; softmax N x K, averaged over them. With `pool` all are N x C.
     """
-    places, seen = blob_places(model), {}
+    places = blob_places(model)
+    seen: dict[str, Tensor] = {}
 
     def keep(name):
         def hook(_, inputs, output):
-            seen[name] = output if places[name][1] else inputs[0]
+            seen[name] = output if places[name].is_output else inputs[0]
 
         return hook
 
     with contextlib.ExitStack() as stack:
         for name in {*names, "pool5"}:
-            stack.callback(places[name][0].register_forward_hook(keep(name)).remove)
+            stack.callback(places[name].module.register_forward_hook(keep(name)).remove)
         model(clips)
     positions = seen["pool5"].shape[2:]
-    return {name: _as_rows(name, seen[name], len(clips), positions, pool) for name in names}
+    if "pred" in names:
+        seen["pred"] = seen["pred"].transpose(1, 2).unflatten(2, positions)
+    return {name: _as_rows(seen[name].flatten(2) if places[name].is_embedding else seen[name], len(clips), pool)
+            for name in names}
 
 
-def _as_rows(name, value, number, positions, pool):
-    if name == "pred":
-        value = value.transpose(1, 2).unflatten(2, positions)
-    elif name.endswith(("_theta", "_phi", "_g")):
-        value = value.flatten(2)
+def _as_rows(value, number, pool):
     if pool and value.dim() > 2:
         value = value.flatten(2).mean(2)
     if len(value) != number:
@@ -111,8 +127,9 @@ def _as_rows(name, value, number, positions, pool):
 
 
 @torch.no_grad()
-def blob_shapes(model, clip_shape, names, pool=False):
-    """{name: shape of one clip's value} for clips of clip_shape (3, T, H, W), without computing anything."""
+def blob_shapes(model: ResNetVideo, clip_shape: tuple[int, ...], names: Collection[str],
+                pool: bool = False) -> dict[str, tuple[int, ...]]:
+    """{name: shape of one clip's value} for clips of clip_shape (3, T, H, W), without computing any values."""
     meta = copy.deepcopy(model).to("meta")
     values = blob_values(meta, torch.empty(1, *clip_shape, device="meta"), names, pool)
     return {name: tuple(value.shape[1:]) for name, value in values.items()}

@@ -1,27 +1,28 @@
-"""A network ready to predict: the same network, transformed so that it computes the same faster."""
+"""Networks transformed for prediction: the same results, faster."""
 
 import copy
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from models.resnet_helper import FrozenAffine
+from models.resnet_video import ResNetVideo
 
-# The convolution before a norm has the norm's name without `_bn`, but for these.
+# The convolution before a norm has the norm's name without `_bn`, except for these.
 CONVOLUTION_BEFORE = {"res_conv1_bn": "conv1", "bn": "out"}
 
 
-def for_inference(model, precision="float32"):
-    """A copy of a network that predicts the same as the network in inference mode, but faster.
+def for_inference(model: ResNetVideo, precision: str = "float32") -> ResNetVideo:
+    """A copy of a network that makes the same predictions as the network in inference mode, but faster.
 
     Norms are folded into the convolutions before them. Convolutions that do not reach over both time and space run as
-    two-dimensional ones on the same memory, for which there are better kernels. With precision 'bfloat16' trunk and
+    two-dimensional ones on the same memory, for which better kernels exist. With precision 'bfloat16' trunk and
     weights are bfloat16, the classifier float32.
 
     Args:
-        model: a ResNetVideo in any mode. It is left as it is.
+        model: the network, in any mode. It is left unchanged.
         precision: MODEL.PRECISION.
     """
     network = copy.deepcopy(model).eval().requires_grad_(False)
@@ -37,10 +38,10 @@ def for_inference(model, precision="float32"):
     return network
 
 
-def fold_norms(network):
-    """Multiply every batch norm (with its running statistics) and frozen affine layer into the convolution before it.
+def fold_norms(network: nn.Module) -> None:
+    """Fold every batch norm (with its running statistics) and frozen affine layer into the convolution before it.
 
-    Changes the network in place; a folded norm becomes nn.Identity.
+    Changes the network in place; a folded norm is replaced by nn.Identity.
     """
     modules = dict(network.named_modules())
     for name, norm in modules.items():
@@ -48,14 +49,18 @@ def fold_norms(network):
             continue
         parent, _, own = name.rpartition(".")
         convolution = getattr(modules[parent], CONVOLUTION_BEFORE.get(own, own.removesuffix("_bn")))
-        if isinstance(norm, FrozenAffine):
-            mean, variance, epsilon = torch.zeros_like(norm.bias), torch.ones_like(norm.bias), 0.0
-        else:
-            mean, variance, epsilon = norm.running_mean, norm.running_var, norm.eps
+        mean, variance, epsilon = _statistics(norm)
         weight, bias = fuse_conv_bn_weights(convolution.weight, convolution.bias, mean, variance, epsilon,
                                             norm.weight, norm.bias)
         convolution.weight, convolution.bias = nn.Parameter(weight, False), nn.Parameter(bias, False)
         setattr(modules[parent], own, nn.Identity())
+
+
+def _statistics(norm):
+    """(mean, variance, epsilon) that a norm normalises with."""
+    if isinstance(norm, FrozenAffine):
+        return torch.zeros_like(norm.bias), torch.ones_like(norm.bias), 0.0
+    return norm.running_mean, norm.running_var, norm.eps
 
 
 class FlatConv(nn.Module):
@@ -64,12 +69,13 @@ class FlatConv(nn.Module):
     Input and output: N x C x T x H x W, best in torch.channels_last_3d.
     """
 
-    def __init__(self, convolution):
+    def __init__(self, convolution: nn.Conv3d) -> None:
         super().__init__()
         _, kh, kw = convolution.kernel_size
         self.over_space = convolution.kernel_size[0] == 1
         self.over_time = not self.over_space and (kh, kw) == (1, 1) and convolution.stride[1:] == (1, 1)
-        self.stride, self.padding, self.groups = convolution.stride, convolution.padding, convolution.groups
+        self.stride, self.groups = convolution.stride, convolution.groups
+        self.padding = tuple(int(side) for side in convolution.padding)
         weight = convolution.weight
         if self.over_space:
             weight = weight[:, :, 0]
@@ -79,7 +85,7 @@ class FlatConv(nn.Module):
         self.weight = nn.Parameter(weight.contiguous(memory_format=layout), False)
         self.bias = convolution.bias
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         if self.over_space:
             x = x[:, :, ::self.stride[0]]
         n, c, t, h, w = x.shape

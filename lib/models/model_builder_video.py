@@ -1,27 +1,34 @@
 """The one place where the configuration becomes a network."""
 
+from collections.abc import Callable
 from functools import partial
+from os import PathLike
 
+import torch
 from torch import nn
 
+from formats.blobs import Checkpoint
+from models.affinities import affinity_class
+from models.attention_spans import span_of
 from models.compilation import Compiled, is_worth_compiling
 from models.complexity import count_operations
 from models.inference import for_inference
 from models.initialization import initialize
-from models.nonlocal_helper import AFFINITIES, REACHES, NonLocalBlock
+from models.nonlocal_helper import NonLocalBlock
 from models.resnet_helper import FrozenAffine
 from models.resnet_video import ARCS, BLOCKS, ResNetVideo
 from models.resnet_video_org import ResNetVideoOrg
-from utils.checkpoints import initialize_params_from_file
+from utils.checkpoints import load_weights
+from utils.collections import AttrDict
 from utils.errors import UserError
 
-NETWORKS = {"resnet_video": ResNetVideo, "resnet_video_org": ResNetVideoOrg}
+NETWORKS: dict[str, Callable[..., ResNetVideo]] = {"resnet_video": ResNetVideo, "resnet_video_org": ResNetVideoOrg}
 
-# Legacy's default names a function that it did not have; every YAML file names the second.
+# Legacy's default is the name of a function that it did not have; every YAML file has the second name.
 BOTTLENECKS = ("bottleneck_transformation", "bottleneck_transformation_3d")
 
 
-def create_model(cfg, split):
+def create_model(cfg: AttrDict, split: str) -> ResNetVideo:
     """Build the network of a configuration, initialised from RNG_SEED.
 
     Args:
@@ -29,8 +36,8 @@ def create_model(cfg, split):
         split: 'train' (training mode, dropout on), 'val' or 'test' (inference mode).
 
     Returns:
-        A torch.nn.Module. Called with clips N x 3 x T x H x W (float32, normalised) it returns N x K: the scores
-        `pred` for 'train' and 'val', the probabilities `softmax` averaged over positions for 'test'.
+        A network that takes clips N x 3 x T x H x W (float32, normalised) and returns N x K: the scores `pred` for
+        'train' and 'val', the probabilities `softmax` averaged over positions for 'test'.
 
     Raises:
         UserError: unknown names, or options that contradict each other.
@@ -57,36 +64,40 @@ def create_model(cfg, split):
     return model.train(split == "train")
 
 
-def load_model(cfg, weights_file, device, clip_shape, output="softmax", clips=0):
-    """The network of a configuration with the weights of a file, in inference mode on a device.
+def load_model(cfg: AttrDict, weights: str | PathLike | Checkpoint, device: torch.device, clip_shape: tuple[int, ...],
+               output: str = "softmax", clips: int = 0) -> nn.Module:
+    """The network of a configuration with the weights of a file, transformed for prediction.
 
     Args:
-        cfg: configuration; TEST.OUTPUT_NAME says what comes out, `softmax` (probabilities) or `pred` (scores).
-        weights_file: a checkpoint or converted file.
-        device: torch.device.
-        clips: how many clips this process is going to score: a long run is compiled (MODEL.COMPILE).
+        cfg: configuration (core.config).
+        weights: a checkpoint or converted file, or its contents if it has been read already
+            (formats.blobs.read_checkpoint).
+        device: where the network runs.
+        clip_shape: (3, T, H, W) of the clips.
+        output: 'softmax' for probabilities, 'pred' for scores.
+        clips: how many clips this process is going to score: the network is compiled for a long run (MODEL.COMPILE).
 
     Returns:
-        A module. Called with clips N x 3 x T x H x W (float32, normalised) it returns N x NUM_CLASSES, float32.
+        A module in inference mode that takes clips N x 3 x T x H x W (float32, normalised) and returns N x K float32.
 
     Raises:
-        UserError: options or weights that do not fit.
+        UserError: options, weights or a clip shape that do not fit.
     """
     model = create_model(cfg, "test")
     model.output = output
-    initialize_params_from_file(model, weights_file, complete=True)
+    load_weights(model, weights).require_complete()
     model.check_size(*clip_shape[1:])
-    # Before folding: how to run follows from the configuration and the data, and not from what is left of them, so
-    # that a test that goes on rounds as it did before.
+    # Decided before folding: it must follow from the configuration and the data alone, so that a test that is resumed
+    # runs as it did before.
     is_long = is_worth_compiling(cfg.MODEL.COMPILE, lambda: clips * count_operations(model, clip_shape)[0], device)
     network = for_inference(model.to(device), cfg.MODEL.PRECISION)
     return Compiled(network) if is_long else network
 
 
-def nonlocal_places(nonlocal_cfg, depth):
-    """Names of the residual blocks that a non-local block follows: those of NONLOCAL.AFTER, if that names any.
+def nonlocal_places(nonlocal_cfg: AttrDict, depth: int) -> set[str]:
+    """Names of the residual blocks that a non-local block follows: those of NONLOCAL.AFTER, if it names any.
 
-    Else five in all, in res3 and res4 (paper section 5.1): after every block i of a stage with i mod m = m - 1.
+    Otherwise five in all, in res3 and res4 (paper section 5.1): after every block i of a stage with i mod m = m - 1.
     """
     if nonlocal_cfg.AFTER:
         return set(nonlocal_cfg.AFTER)
@@ -97,13 +108,13 @@ def nonlocal_places(nonlocal_cfg, depth):
             for i in range(m - 1, BLOCKS[depth][stage - 2], m)}
 
 
-def affinity_of(nonlocal_cfg):
-    """NONLOCAL.AFFINITY, or what NONLOCAL.USE_SOFTMAX means where that is empty."""
+def affinity_of(nonlocal_cfg: AttrDict) -> str:
+    """NONLOCAL.AFFINITY, or what NONLOCAL.USE_SOFTMAX means if that is empty."""
     return nonlocal_cfg.AFFINITY or ("embedded_gaussian" if nonlocal_cfg.USE_SOFTMAX else "dot_product")
 
 
-def check_model_options(cfg, split):
-    """Raise a UserError for names that do not exist and options that contradict each other."""
+def check_model_options(cfg: AttrDict, split: str) -> None:
+    """Raise UserError for names that do not exist and options that contradict each other."""
     if split not in ("train", "val", "test"):
         raise UserError(f"split: expected 'train', 'val' or 'test', got {split!r}")
     model = cfg.MODEL
@@ -119,10 +130,8 @@ def check_model_options(cfg, split):
     if model.NUM_CLASSES < 1:
         raise UserError(f"MODEL.NUM_CLASSES: expected a positive number, got {model.NUM_CLASSES}")
     nonlocal_cfg = cfg.NONLOCAL
-    for name, value, known in (("AFFINITY", affinity_of(nonlocal_cfg), AFFINITIES),
-                               ("REACH", nonlocal_cfg.REACH, REACHES)):
-        if value not in known:
-            raise UserError(f"NONLOCAL.{name}: expected one of {', '.join(known)}, got {value!r}")
+    affinity_class(affinity_of(nonlocal_cfg))
+    span_of(nonlocal_cfg.REACH)
     residual = [f"res{stage}_{i}" for stage, count in enumerate(BLOCKS[model.DEPTH], 2) for i in range(count)]
     unknown = [name for name in nonlocal_cfg.AFTER if name not in residual]
     if unknown:
@@ -132,8 +141,8 @@ def check_model_options(cfg, split):
         raise UserError("NONLOCAL.USE_BN and NONLOCAL.USE_AFFINE name the same blobs: switch one of them off")
 
 
-def _norm(use_affine, epsilon, momentum):
-    # Caffe2's momentum keeps the old value, PyTorch's takes the new one.
+def _norm(use_affine: bool, epsilon: float, momentum: float) -> Callable[[int], nn.Module]:
+    # Caffe2's momentum is the share of the old value, PyTorch's that of the new one.
     return FrozenAffine if use_affine else partial(nn.BatchNorm3d, eps=epsilon, momentum=1 - momentum)
 
 

@@ -1,18 +1,20 @@
-"""The parts of the residual network: convolution over time, frozen affine layer, bottleneck block."""
+"""Parts of the residual network: convolution over time, frozen affine layer, bottleneck block."""
+
+from collections.abc import Callable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 
 class TemporalConv(nn.Conv3d):
-    """A Conv3d that may reach over time, zero-padded there, also where the clip is shorter than the kernel."""
+    """A Conv3d whose kernel may extend over time, zero-padded there, even if the clip is shorter than the kernel."""
 
-    def forward(self, x):
-        reach = self.padding[0]
+    def forward(self, x: Tensor) -> Tensor:
+        reach = int(self.padding[0])
         if x.device.type != "cpu" or x.shape[2] >= self.kernel_size[0]:
             return super().forward(x)
-        # For such clips the bfloat16 gradient of oneDNN in PyTorch 2.13 reads memory that nobody has written.
+        # For such clips the bfloat16 gradient of oneDNN in PyTorch 2.13 reads uninitialised memory.
         padded = F.pad(x, (0, 0, 0, 0, reach, reach))
         return F.conv3d(padded, self.weight, self.bias, self.stride, (0, *self.padding[1:]), groups=self.groups)
 
@@ -20,16 +22,19 @@ class TemporalConv(nn.Conv3d):
 class FrozenAffine(nn.Module):
     """y = x * weight + bias per channel, never trained (Caffe2's AffineChannel with is_learnable = 0).
 
-    What a batch norm becomes when its statistics are folded for long clips. Gradients pass through to x.
+    A batch norm becomes one when its statistics are folded for long clips. Gradients pass through to x.
     Input and output: N x C x T x H x W.
     """
 
-    def __init__(self, channels):
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, channels: int) -> None:
         super().__init__()
         self.register_buffer("weight", torch.ones(channels))
         self.register_buffer("bias", torch.zeros(channels))
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         return torch.addcmul(self.bias.view(-1, 1, 1, 1), x, self.weight.view(-1, 1, 1, 1))
 
 
@@ -47,7 +52,8 @@ class Bottleneck(nn.Module):
     Input N x dim_in x T x H x W; output N x dim_out x T x H/stride x W/stride.
     """
 
-    def __init__(self, dim_in, dim_out, dim_inner, spatial_stride, temporal_kernel, groups, norm):
+    def __init__(self, dim_in: int, dim_out: int, dim_inner: int, spatial_stride: int, temporal_kernel: int,
+                 groups: int, norm: Callable[[int], nn.Module]) -> None:
         super().__init__()
         stride = (1, spatial_stride, spatial_stride)
         padding = (temporal_kernel // 2, 0, 0)
@@ -63,7 +69,7 @@ class Bottleneck(nn.Module):
             self.branch1_bn = norm(dim_out)
         self.relu = nn.ReLU(inplace=True)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         y = self.relu(self.branch2a_bn(self.branch2a(x)))
         y = self.relu(self.branch2b_bn(self.branch2b(y)))
         y = self.branch2c_bn(self.branch2c(y))

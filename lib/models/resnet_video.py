@@ -35,7 +35,7 @@ def _inflated(depth):
     return (frozenset(range(res2)), frozenset({0, 2}), frozenset(range(0, res4, 2)), frozenset({1}))
 
 
-_FLAT = (frozenset(),) * 4
+_FLAT: tuple[frozenset[int], ...] = (frozenset(),) * 4
 
 # MODEL.VIDEO_ARC_CHOICE
 ARCS = {

@@ -7,7 +7,7 @@ import time
 import torch
 from torch import nn
 
-from utils.checkpoints import blob_name
+from formats.blobs import blob_name
 from utils.errors import UserError
 
 logger = logging.getLogger(__name__)

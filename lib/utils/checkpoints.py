@@ -1,118 +1,93 @@
-"""Checkpoints in the Caffe2 program's format: blob names, loading into a model, saving, resuming.
-
-A checkpoint is a pickle {"blobs": {name: value}}, a converted file the inner dict alone; both are read. The
-values are float32 arrays of the blobs, `<blob>_momentum` of the trainable ones, `lr`, and `model_iter` (the
-number of iterations done).
-"""
+"""Checkpoints in the Caffe2 program's format (formats.blobs): loading into a model, saving, finding, resuming."""
 
 import logging
 import os
 import re
+from collections import defaultdict
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
-from formats.caffe2_pickle import PickleError, dump, load
+from formats.blobs import Checkpoint, blob_name, describe, is_weight, model_blobs, momentum_name, read_checkpoint
+from formats.caffe2_pickle import PickleError, dump
 from utils.errors import UserError
 
 logger = logging.getLogger(__name__)
 
 CHECKPOINT_NAME = re.compile(r"c2_model_iter(\d+)\.pkl", re.ASCII)
 
-
-# Blob names
-
-
-def blob_name(parameter_name):
-    """The Caffe2 blob of a parameter or buffer: `res2_0.branch2a_bn.weight` -> `res2_0_branch2a_bn_s`."""
-    layer, _, kind = parameter_name.rpartition(".")
-    suffixes = {"weight": "w", "bias": "b"}
-    if layer.endswith("bn"):
-        suffixes = {"weight": "s", "bias": "b", "running_mean": "rm", "running_var": "riv"}
-    if not layer or kind not in suffixes:
-        raise ValueError(f"no blob name for the parameter {parameter_name}")
-    return f"{layer.replace('.', '_')}_{suffixes[kind]}"
-
-
-def model_blobs(model):
-    """{blob name: tensor} of a model: parameters, frozen affine layers and running statistics.
-
-    The tensors are the model's own memory: writing into them changes the model.
-    """
-    return {
-        blob_name(name): tensor
-        for name, tensor in model.state_dict().items()
-        if not name.endswith(".num_batches_tracked")
-    }
-
-
-def _momentum_blobs(momentum):
-    return {f"{name}_momentum": history for name, history in momentum.items()}
-
-
-# Reading
-
-
-def load_blobs(weights_file):
-    """{name: value} of a checkpoint or converted file. Raises PickleError if it is neither."""
-    return _read(weights_file)[0]
-
-
-def load_state(path):
-    """What `save_checkpoint` was given as `state`; None for a file without (any of the Caffe2 program)."""
-    return _read(path)[1]
-
-
-def _read(path):
-    contents = load(path)
-    blobs, state = contents, None
-    if isinstance(contents, dict) and "blobs" in contents:
-        blobs, state = contents["blobs"], contents.get("state")
-    if not isinstance(blobs, dict) or not any(isinstance(value, np.ndarray) for value in blobs.values()):
-        raise PickleError(
-            f"{path}: expected a checkpoint, a dictionary of arrays by blob name; got {_kind(blobs)}"
-        )
-    return blobs, state
-
-
-def _kind(value):
-    if isinstance(value, np.ndarray):
-        return f"an array of shape {value.shape} and type {value.dtype}"
-    if isinstance(value, dict):
-        return "a dictionary without arrays"
-    return f"a value of type {type(value).__name__}"
-
-
-def _number(blobs, name, weights_file):
-    """A number that the file holds as a Python or numpy one, or as an array of one element."""
-    value = blobs[name]
-    is_number = isinstance(value, (int, float, np.number, np.ndarray)) and not isinstance(value, bool)
-    if (
-        not is_number
-        or np.size(value) != 1
-        or np.asarray(value).dtype.kind not in "fiu"
-        or not np.isfinite(value)
-    ):
-        raise UserError(f"{weights_file}: {name}: expected one finite number, got {_kind(value)}")
-    return np.asarray(value).item()
-
-
-def _iterations_done(blobs, weights_file):
-    count = _number(blobs, "model_iter", weights_file)
-    if count < 0 or count != int(count):
-        raise UserError(f"{weights_file}: model_iter: expected a number of iterations, got {count}")
-    return int(count)
+_UNFOLDED = ("he file holds batch norms and the model frozen affine layers, which need them folded: "
+             "convert it with process_data/convert_models/modify_caffe2_ftvideo.py")
 
 
 # Loading into a model
 
 
-def initialize_params_from_file(
-    model, weights_file, momentum=None, reset_start_iter=False, training=False, complete=False
-):
-    """Load a checkpoint or converted file into a model, in full or not at all.
+@dataclass(frozen=True)
+class LoadReport:
+    """What became of the blobs of a model, and of those of a file, when the file was loaded. Callers judge it.
+
+    The blobs of the model include the update histories `<blob>_momentum` if they were asked for.
+
+    Attributes:
+        weights_file: the file.
+        loaded: blobs that now have the file's values.
+        missing: blobs that the file lacks; they keep their values.
+        resized: those of a classifier of another size; they keep their values.
+        reshaped: loaded ones that have another shape in the file.
+        inflated: loaded ones that are 2-D in the file.
+        unused: weights in the file that the model does not have.
+        unfolded: whether the file has batch norms where the model has frozen affine layers.
+        model_iter: iterations done; None if the file does not say.
+        lr: learning rate of the last iteration; None if the file does not say.
+    """
+
+    weights_file: str | PathLike
+    loaded: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    resized: tuple[str, ...] = ()
+    reshaped: tuple[str, ...] = ()
+    inflated: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
+    unfolded: bool = False
+    model_iter: int | None = None
+    lr: float | None = None
+
+    def require_complete(self) -> None:
+        """Raise UserError unless the file filled the whole model. For models that are not trained any further."""
+        if self.unfolded:
+            raise UserError(f"{self.weights_file}: t{_UNFOLDED}")
+        lacking = self.missing + self.resized
+        if lacking:
+            shown = ", ".join(lacking[:3]) + (", ..." if len(lacking) > 3 else "")
+            raise UserError(f"{self.weights_file}: lacks {len(lacking)} of the model's "
+                            f"{len(self.loaded) + len(lacking)} blobs, or has them in another size ({shown}): "
+                            "are the options those of its training?")
+
+    def require_exact(self) -> None:
+        """Raise UserError unless the file filled the whole model and holds no other weights."""
+        lacking = self.missing + self.resized
+        if lacking or self.unused:
+            raise UserError(f"{self.weights_file}: expected the weights of exactly the configuration's network; it "
+                            f"lacks {_some(lacking)} and has {_some(self.unused)} besides: do the options fit?")
+
+    def warn_if_unfolded(self) -> None:
+        """Log a warning if the file's batch norms should have been folded into the model's affine layers."""
+        if self.unfolded:
+            logger.warning("T" + _UNFOLDED)
+
+
+def _some(names: tuple[str, ...]) -> str:
+    return f"{len(names)} blobs ({min(names)}, ...)" if names else "none"
+
+
+def load_weights(model: nn.Module, weights: str | PathLike | Checkpoint,
+                 momentum: dict[str, Tensor] | None = None) -> LoadReport:
+    """Load a checkpoint or converted file into a model.
 
     The model asks for its own blobs by name; the log says what became of each. A blob that the file lacks
     (`<name> not found`) and a classifier (`pred` in the name) of another size keep their values; a classifier
@@ -121,138 +96,134 @@ def initialize_params_from_file(
 
     Args:
         model: a module whose parameters are named as `blob_name` expects. Changed in place.
-        weights_file: the pickle.
+        weights: the file, or its contents if it has been read already (formats.blobs.read_checkpoint).
         momentum: {blob name: tensor} of update histories to fill as well, in place.
-        reset_start_iter: take the weights only: the iteration returned is 0.
-        training: the rate that the history was made with is needed. Then a file without `lr` is an error, or
-            1.0 with reset_start_iter.
-        complete: nothing is trained afterwards: every blob of the model must be in the file, with its size.
 
-    Returns: (model_iter, lr): iterations done, 0 if the file does not say; the file's learning rate, None if
-        it has none and needs none.
-
-    Raises: UserError for a file that cannot be read, holds nothing of the model, or a blob of a wrong shape
-        or type. The model is untouched then.
+    Raises:
+        UserError: the file cannot be read, or holds no blob of the model, or one of a wrong shape or type. The model
+            is unchanged then.
     """
-    blobs = load_blobs(weights_file)
-    return _initialize(model, blobs, weights_file, momentum, reset_start_iter, training, complete)
-
-
-def _initialize(model, blobs, weights_file, momentum, reset_start_iter, training, complete=False):
-    logger.info("Initializing model params from file: %s", weights_file)
+    checkpoint = weights if isinstance(weights, Checkpoint) else read_checkpoint(weights)
+    logger.info("Initializing model params from file: %s", checkpoint.path)
     own = model_blobs(model)
-    targets = own | _momentum_blobs(momentum or {})
-    sources = {name: _fit(blobs, name, tensor.shape, weights_file) for name, tensor in targets.items()}
-    sources = {name: source for name, source in sources.items() if source is not None}
-    model_iter = 0 if reset_start_iter or "model_iter" not in blobs else _iterations_done(blobs, weights_file)
-    lr = _number(blobs, "lr", weights_file) if "lr" in blobs else None
-    if lr is None and training:
-        if not reset_start_iter:
-            raise UserError(
-                f"{weights_file}: no lr in it, which training goes on from; "
-                "TRAIN.RESET_START_ITER True takes the weights only"
-            )
-        lr = 1.0
-    _report(own, sources, blobs, weights_file, complete)
-    # All is checked: from here on nothing can fail halfway.
+    targets = own | {momentum_name(name): history for name, history in (momentum or {}).items()}
+    outcomes: dict[str, list[str]] = defaultdict(list)
+    sources: dict[str, Tensor] = {}
+    for name, tensor in targets.items():
+        outcome, source = _fit(checkpoint, name, tensor.shape)
+        outcomes[outcome].append(name)
+        if source is not None:
+            sources[name] = source
+    unused = tuple(name for name in checkpoint.blobs if name not in own and is_weight(name))
+    unfolded = any(name.endswith("_bn_rm") and name[:-2] + "s" in own for name in unused)
+    kinds = {kind: tuple(outcomes[kind]) for kind in ("missing", "resized", "reshaped", "inflated")}
+    report = LoadReport(checkpoint.path, tuple(sources), **kinds, unused=unused, unfolded=unfolded,
+                        model_iter=checkpoint.model_iter, lr=checkpoint.lr)
+    _log_summary(report, own)
+    # Everything has been checked: from here on nothing can fail halfway.
     for name, source in sources.items():
         targets[name].copy_(source)
         logger.info("%s loaded from weights file: %s", name, tuple(source.shape))
-    return model_iter, lr
+    return report
 
 
-def _fit(blobs, name, shape, weights_file):
-    """The file's blob as a float32 tensor of the model's shape; None (and a log line) to keep the model's."""
-    if name not in blobs:
+def _fit(checkpoint: Checkpoint, name: str, shape: torch.Size) -> tuple[str, Tensor | None]:
+    """What becomes of a blob, and the file's value as a float32 tensor of the model's shape; None to keep the model's.
+
+    The first is the name of LoadReport's field.
+    """
+    if name not in checkpoint.blobs:
         logger.info("%s not found", name)
-        return None
-    value = blobs[name]
+        return "missing", None
+    value = checkpoint.blobs[name]
     if not isinstance(value, np.ndarray) or value.dtype.kind not in "fiu":
-        raise UserError(f"{weights_file}: {name}: expected an array of numbers, got {_kind(value)}")
+        raise UserError(f"{checkpoint.path}: {name}: expected an array of numbers, got {describe(value)}")
     source, found = torch.from_numpy(value.astype(np.float32, copy=False)), value.shape
     if found == tuple(shape):
-        return source
+        return "loaded", source
     if "pred" in name:
         if source.numel() == shape.numel():
-            return source.reshape(shape)
-        logger.info(
-            "%s: the classifier does not match, keeping the initial one: %s in the file, %s in the model",
-            name,
-            found,
-            tuple(shape),
-        )
-        return None
+            return "reshaped", source.reshape(shape)
+        logger.info("%s: the classifier does not match, keeping the initial one: %s in the file, %s in the model",
+                    name, found, tuple(shape))
+        return "resized", None
     if len(found) == 4 and len(shape) == 5 and found == (*shape[:2], *shape[-2:]):
-        return (source / shape[2]).unsqueeze(2).expand(shape)
-    raise UserError(
-        f"{weights_file}: {name}: expected shape {tuple(shape)}, got {found}: "
-        "is this a checkpoint of another architecture?"
-    )
+        return "inflated", (source / shape[2]).unsqueeze(2).expand(shape)
+    raise UserError(f"{checkpoint.path}: {name}: expected shape {tuple(shape)}, got {found}: "
+                    "is this a checkpoint of another architecture?")
 
 
-def _report(own, sources, blobs, weights_file, complete):
-    """Say how much of the model the file holds. Nothing of it (or less than all) is the user's mistake: UserError."""
-    found = [name for name in own if name in sources]
+def _log_summary(report: LoadReport, own: dict[str, Tensor]) -> None:
+    """Log how much of the model the file holds. UserError if that is nothing."""
+    found = sum(name in own for name in report.loaded)
     if not found:
-        raise UserError(
-            f"{weights_file}: none of the model's {len(own)} blobs ({next(iter(own))}, ...) is in it: "
-            "is this a checkpoint of another architecture?"
-        )
-    unused = [
-        name
-        for name in blobs
-        if name not in own and name not in ("lr", "model_iter", "epoch") and not name.endswith("_momentum")
-    ]
-    logger.log(
-        logging.INFO if len(found) == len(own) else logging.WARNING,
-        "%d of %d blobs of the model found, %d blobs of the file not used: %s",
-        len(found),
-        len(own),
-        len(unused),
-        weights_file,
-    )
-    if any(name.endswith("_bn_rm") and name[:-2] + "s" in own for name in unused):
-        unfolded = (
-            "The file holds batch norms and the model frozen affine layers, which need them folded: "
-            "convert it with process_data/convert_models/modify_caffe2_ftvideo.py"
-        )
-        if complete:
-            raise UserError(f"{weights_file}: t{unfolded[1:]}")
-        logger.warning(unfolded)
-    if complete and len(found) < len(own):
-        lacking = [name for name in own if name not in sources]
-        raise UserError(
-            f"{weights_file}: lacks {len(lacking)} of the model's {len(own)} blobs, or has them in another size "
-            f"({', '.join(lacking[:3])}{', ...' if len(lacking) > 3 else ''}): are the options those of its training?"
-        )
+        raise UserError(f"{report.weights_file}: none of the model's {len(own)} blobs ({next(iter(own))}, ...) is in "
+                        "it: is this a checkpoint of another architecture?")
+    logger.log(logging.INFO if found == len(own) else logging.WARNING,
+               "%d of %d blobs of the model found, %d blobs of the file not used: %s", found, len(own),
+               len(report.unused), report.weights_file)
+
+
+def initialize_params_from_file(model: nn.Module, weights_file: str | PathLike,
+                                momentum: dict[str, Tensor] | None = None, reset_start_iter: bool = False,
+                                training: bool = False) -> tuple[int, float | None]:
+    """Load a checkpoint or converted file into a model: load_weights() under the Caffe2 program's name.
+
+    Args:
+        model, weights_file, momentum: see load_weights().
+        reset_start_iter: take the weights only: the iteration returned is 0.
+        training: the learning rate that the history was made with is needed. A file without `lr` is then an error,
+            or stands for 1.0 with reset_start_iter.
+
+    Returns:
+        (model_iter, lr): iterations done, 0 if the file does not say; the file's learning rate, None if it has none
+        and `training` is not set.
+
+    Raises:
+        UserError: see load_weights(). The model is unchanged then.
+    """
+    return _initialize(model, read_checkpoint(weights_file), momentum, reset_start_iter, training)
+
+
+def _initialize(model, checkpoint, momentum=None, reset_start_iter=False, training=False):
+    if training and not reset_start_iter and "lr" not in checkpoint.blobs:
+        raise UserError(f"{checkpoint.path}: no lr in it, which training needs to continue; "
+                        "TRAIN.RESET_START_ITER True takes the weights only")
+    report = load_weights(model, checkpoint, momentum)
+    report.warn_if_unfolded()
+    lr = 1.0 if training and report.lr is None else report.lr
+    return 0 if reset_start_iter or report.model_iter is None else report.model_iter, lr
 
 
 # Saving
 
 
-def save_checkpoint(path, model, momentum, lr, model_iter, state=None):
+def save_checkpoint(path: str | PathLike, model: nn.Module, momentum: dict[str, Tensor], lr: float, model_iter: int,
+                    state: dict | None = None) -> None:
     """Write a checkpoint with exactly the blobs that the Caffe2 program saved, so that it can read it.
 
     Args:
-        path: see `checkpoint_path`; its folder is made. Replaced in one step.
+        path: see `checkpoint_path`; its folder is created if necessary. Replaced in one step.
         model: a module whose parameters are named as `blob_name` expects.
         momentum: {blob name: tensor}, the update history of every trainable parameter.
         lr: learning rate of the last iteration. Saved as a float32 array of shape ().
         model_iter: iterations done.
-        state: dict of plain values that an exact resume needs beside the blobs. Saved as a second entry
-            beside "blobs", where the Caffe2 program does not look.
+        state: dict of plain values that an exact resume needs besides the blobs. Saved as a second entry
+            next to "blobs", which the Caffe2 program ignores.
 
-    Raises: UserError if the file cannot be written.
+    Raises:
+        UserError: the file cannot be written.
     """
     path = Path(path)
     logger.info("Saving model params to weights file %s", path)
     trainable = [blob_name(name) for name, parameter in model.named_parameters() if parameter.requires_grad]
-    tensors = model_blobs(model) | _momentum_blobs({name: momentum[name] for name in trainable})
-    blobs = {name: tensor.detach().to("cpu", torch.float32).numpy() for name, tensor in tensors.items()}
+    tensors = model_blobs(model) | {momentum_name(name): momentum[name] for name in trainable}
+    blobs: dict[str, np.ndarray | int] = {
+        name: tensor.detach().to("cpu", torch.float32).numpy() for name, tensor in tensors.items()}
     blobs |= {"lr": np.array(float(lr), np.float32), "model_iter": int(model_iter)}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # What a killed process was writing: nobody will finish it, and each is as large as a checkpoint.
+        # Left by a killed process: nobody will finish it, and it is as large as a checkpoint.
         for leftover in path.parent.glob(".c2_model_iter*.tmp"):
             leftover.unlink(missing_ok=True)
     except OSError as error:
@@ -260,13 +231,16 @@ def save_checkpoint(path, model, momentum, lr, model_iter, state=None):
     dump({"blobs": blobs} if state is None else {"blobs": blobs, "state": state}, path)
 
 
-def checkpoint_path(checkpoint_dir, iteration):
-    """Where a checkpoint stands: CHECKPOINT.DIR/checkpoints/c2_model_iter<iterations done>.pkl."""
+def checkpoint_path(checkpoint_dir: str | PathLike, iteration: int) -> Path:
+    """Path of a checkpoint: CHECKPOINT.DIR/checkpoints/c2_model_iter<iterations done>.pkl."""
     return Path(checkpoint_dir, "checkpoints", f"c2_model_iter{iteration}.pkl")
 
 
-def find_checkpoints(checkpoint_dir):
-    """Paths of the checkpoints under CHECKPOINT.DIR, by number of iterations, the newest last."""
+def find_checkpoints(checkpoint_dir: str | PathLike) -> list[Path]:
+    """Paths of the checkpoints under CHECKPOINT.DIR, by number of iterations, the highest last.
+
+    Raises UserError if the folder cannot be listed.
+    """
     folder = checkpoint_path(checkpoint_dir, 0).parent
     try:
         names = os.listdir(folder)
@@ -274,24 +248,20 @@ def find_checkpoints(checkpoint_dir):
         return []
     except OSError as error:
         raise UserError(f"{folder}: cannot be listed: {error.strerror}") from error
-    return sorted(
-        (folder / name for name in names if CHECKPOINT_NAME.fullmatch(name)), key=_iterations_in_name
-    )
+    return sorted((folder / name for name in names if CHECKPOINT_NAME.fullmatch(name)), key=_iterations_in_name)
 
 
-def _iterations_in_name(path):
-    return int(CHECKPOINT_NAME.fullmatch(path.name)[1])
+def _iterations_in_name(path: Path) -> int:
+    return int(path.stem.removeprefix("c2_model_iter"))
 
 
-def prune_checkpoints(checkpoint_dir, keep, newest):
+def prune_checkpoints(checkpoint_dir: str | PathLike, keep: int, newest: int) -> None:
     """Delete all but the last `keep` checkpoints up to iteration `newest`; none if keep is not positive.
 
-    Those of more iterations are of another run, whose numbers say nothing of their age: they stay.
+    Those of later iterations stay: they belong to another run, and their numbers say nothing about their age.
     """
     if keep > 0:
-        candidates = [
-            path for path in find_checkpoints(checkpoint_dir) if _iterations_in_name(path) <= newest
-        ]
+        candidates = [path for path in find_checkpoints(checkpoint_dir) if _iterations_in_name(path) <= newest]
         for path in candidates[:-keep]:
             try:
                 path.unlink()
@@ -308,8 +278,8 @@ class StartPoint:
 
     Attributes:
         iteration: the first one to do, 0-based.
-        lr: learning rate that the update history was made with; None from scratch, where there is no history.
-        state: what `save_checkpoint` got as `state`; None unless a checkpoint with one is resumed.
+        lr: learning rate that the update history was made with; None from scratch, without a history.
+        state: what `save_checkpoint` was given as `state`; None unless a checkpoint with one is resumed.
         path: the file that was loaded; None from scratch.
     """
 
@@ -319,10 +289,10 @@ class StartPoint:
     path: Path | None = None
 
 
-def resume_or_initialize(
-    model, momentum, checkpoint_dir, resume, params_file, reset_start_iter, resume_from_batch_size, batch_size
-):
-    """Load what training starts from into the model and, when it resumes, its update history.
+def resume_or_initialize(model: nn.Module, momentum: dict[str, Tensor], checkpoint_dir: str | PathLike, resume: bool,
+                         params_file: str, reset_start_iter: bool, resume_from_batch_size: int,
+                         batch_size: int) -> StartPoint:
+    """Load the weights that training starts from, and its update history when it resumes.
 
     1. With `resume`, the newest checkpoint under checkpoint_dir, with its history, at its iteration. If it is
        damaged, the one before it.
@@ -337,21 +307,18 @@ def resume_or_initialize(
         params_file, reset_start_iter, resume_from_batch_size, batch_size: the options TRAIN.PARAMS_FILE,
             RESET_START_ITER, RESUME_FROM_BATCH_SIZE and BATCH_SIZE.
 
-    Returns: StartPoint.
-
-    Raises: UserError as `initialize_params_from_file` does, and if there are checkpoints but all are damaged.
+    Raises:
+        UserError: as initialize_params_from_file(), and if there are checkpoints but all are damaged.
     """
     checkpoints = find_checkpoints(checkpoint_dir) if resume else []
     if checkpoints:
-        path, blobs, state = _newest_readable(checkpoints)
-        if "model_iter" not in blobs:
-            raise UserError(f"{path}: no model_iter in it, so training cannot resume from it")
-        iteration, lr = _initialize(model, blobs, path, momentum, reset_start_iter=False, training=True)
-        return StartPoint(iteration, lr, state, path)
+        checkpoint = _newest_readable(checkpoints)
+        if "model_iter" not in checkpoint.blobs:
+            raise UserError(f"{checkpoint.path}: no model_iter in it, so training cannot resume from it")
+        iteration, lr = _initialize(model, checkpoint, momentum, training=True)
+        return StartPoint(iteration, lr, checkpoint.state, Path(checkpoint.path))
     if params_file:
-        iteration, lr = initialize_params_from_file(
-            model, params_file, reset_start_iter=reset_start_iter, training=True
-        )
+        iteration, lr = _initialize(model, read_checkpoint(params_file), None, reset_start_iter, training=True)
         if resume_from_batch_size > 0:
             iteration = int(iteration * resume_from_batch_size / batch_size)
         return StartPoint(iteration, lr, None, Path(params_file))
@@ -359,16 +326,14 @@ def resume_or_initialize(
     return StartPoint()
 
 
-def _newest_readable(checkpoints):
+def _newest_readable(checkpoints: list[Path]) -> Checkpoint:
     for path in reversed(checkpoints):
         try:
-            return path, *_read(path)
+            return read_checkpoint(path)
         except PickleError as error:
             if isinstance(error.__cause__, PermissionError):
                 raise
             logger.warning("Damaged checkpoint, trying the one before it: %s", error)
             damage = error
-    raise UserError(
-        f"{checkpoints[0].parent}: no checkpoint can be read ({len(checkpoints)} tried; the last error: "
-        f"{damage}); remove them or set CHECKPOINT.RESUME False to start anew"
-    )
+    raise UserError(f"{checkpoints[0].parent}: no checkpoint can be read ({len(checkpoints)} tried; the last error: "
+                    f"{damage}); remove them or set CHECKPOINT.RESUME False to start from scratch")

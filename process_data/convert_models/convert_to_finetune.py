@@ -8,8 +8,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "lib"))
 
+from formats.blobs import NUMBERS, load_blobs  # noqa: E402
 from formats.caffe2_pickle import dump  # noqa: E402
-from utils.checkpoints import load_blobs  # noqa: E402
 from utils.errors import UserError  # noqa: E402
 from utils.files import make_folder  # noqa: E402
 
@@ -18,7 +18,7 @@ BN_EPSILON = 1e-5
 
 def remove_non_parameters(blobs):
     """Without the state of a training run: epoch, model_iter, lr."""
-    return {name: value for name, value in blobs.items() if name not in ("epoch", "model_iter", "lr")}
+    return {name: value for name, value in blobs.items() if name not in NUMBERS}
 
 
 def remove_momentum(blobs):

@@ -21,11 +21,12 @@ from data.records import TestRecord
 from data.sources import group_by_video, open_test_source, open_train_source
 from data.test_loader import TestClips, TestLoader
 from engine.solver import Solver
+from formats.blobs import load_blobs
 from formats.caffe2_pickle import load
 from models.model_builder_video import create_model
 from reports.log_parser import read_log
 from reports.video_scores import score_videos
-from utils.checkpoints import initialize_params_from_file, load_blobs, save_checkpoint
+from utils.checkpoints import initialize_params_from_file, save_checkpoint
 from video.bad_videos import BadVideos
 from video.sampling import count_frames
 

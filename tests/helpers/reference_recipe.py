@@ -9,7 +9,7 @@ import zlib
 import numpy as np
 import torch
 
-from utils.checkpoints import model_blobs
+from formats.blobs import model_blobs
 
 
 def random_state(name, seed):
