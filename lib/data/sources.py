@@ -75,7 +75,7 @@ def locate(datadir, split):
 class Lmdb:
     """A read-only LMDB, opened once in a process however many use it (LMDB forbids opening it twice)."""
 
-    _opened = WeakValueDictionary()
+    _opened: WeakValueDictionary[Path, "Lmdb"] = WeakValueDictionary()
     _lock = threading.Lock()
 
     @classmethod
