@@ -325,7 +325,7 @@ def test_skipping_is_tried_once(tmp_path, call_tool):
     (["--list", "l", "MODEL.NUM_CLASSES", "3"], "KEY VALUE options need a --config_file"),
     (["--list", "l", "--lmdb", "m"], "not allowed with argument"),
     (["--list", "l", "--workers", "0"], "invalid positive int value: '0'"),
-    (["--lmdb", "/none"], "/none is no LMDB"),
+    (["--lmdb", "/none"], "/none is not an LMDB"),
     (["--list", "l", "--try_skipping"], "--try_skipping decodes, which --no_decode excludes"),
 ])  # fmt: skip
 def test_a_wrong_command_line(call_tool, arguments, text):
@@ -374,7 +374,7 @@ def test_a_clip_of_another_place(tmp_path, record, what):
     scan_split(Split("test", tmp_path / "test", None, test=TestPlan(1, 10, 2)), findings)
     texts = [text for of_kind in findings.kept.values() for _, text in of_kind]
     if spatial == 9:
-        assert findings.counts["record"] == 1  # no known LMDB
+        assert findings.counts["record"] == 1  # not of a known LMDB
     else:
         assert any(text.startswith(what) for text in texts), texts
 

@@ -16,6 +16,7 @@ import torch
 
 from formats.caffe2_pickle import PickleError, dump, load
 from utils.errors import UserError
+from utils.files import temporary_name
 
 logger = logging.getLogger(__name__)
 
@@ -253,7 +254,7 @@ def save_checkpoint(path, model, momentum, lr, model_iter, state=None):
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # What a killed process was writing: nobody will finish it, and each is as large as a checkpoint.
-        for leftover in path.parent.glob(".c2_model_iter*.tmp"):
+        for leftover in path.parent.glob(temporary_name("c2_model_iter*", "*")):
             leftover.unlink(missing_ok=True)
     except OSError as error:
         raise UserError(f"{error.filename}: cannot be written: {error.strerror}") from error

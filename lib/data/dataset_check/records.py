@@ -12,8 +12,8 @@ from tqdm import tqdm
 
 from data.dataset_check.findings import Findings
 from data.dataset_check.splits import Place, Split, TestPlan, label_problem
+from data.lmdb_reader import Lmdb
 from data.records import SPATIAL_POSITIONS, RecordError, WrongKindError, parse_test
-from data.sources import Lmdb
 from utils.errors import UserError
 
 Entries = Iterable[tuple[Place, bytes]]

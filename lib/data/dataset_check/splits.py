@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data.lists import list_lines, parse_line
+from data.lmdb_reader import Lmdb
 from data.lmdb_writer import TEMPORAL_POSITIONS
 from data.records import SPATIAL_POSITIONS, RecordError, TrainRecord, parse_protos, parse_train
-from data.sources import Lmdb
 from utils.errors import UserError
 
 Place = int | bytes  # of a record in its split: line number from 1, or key
