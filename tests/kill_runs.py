@@ -121,7 +121,7 @@ class Lmdb(Job):
     RECORDS = 60_000
     variants = len(SCRIPTS)
     most = 3
-    leftovers = "lmdb.partial-*/data.mdb"
+    leftovers = ".lmdb.*.tmp/data.mdb"
 
     def __init__(self, folder, zygote):
         super().__init__(folder, zygote)
@@ -169,7 +169,7 @@ class Convert(Job):
 
 
 class Downscale(Job):
-    leftovers = "*/.partial.*"
+    leftovers = "*/.*.tmp.*"
 
     def __init__(self, folder, zygote):
         super().__init__(folder, zygote)

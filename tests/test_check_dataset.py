@@ -14,13 +14,13 @@ import cv2
 import legacy_run
 import numpy as np
 import pytest
-from video_files import H264, make_videos, moving_square, write_items, write_list, write_video
+from video_files import H264, make_videos, moving_square, write_frames, write_items, write_list, write_video
 
 import check_dataset
-from data import dataset_check
-from data.dataset_check import Findings, Split, TestPlan, scan_split
-from data.lmdb_writer import clip_items as clip_items
-from data.lmdb_writer import train_items
+from data.dataset_check.findings import KINDS, Findings
+from data.dataset_check.records import scan_split
+from data.dataset_check.splits import Split, TestPlan
+from data.lmdb_writer import clip_items, train_items
 from data.records import encode_train, int_proto, path_proto
 from video.bad_videos import BadVideo
 from video.decoder_processes import DecoderProcesses
@@ -136,7 +136,7 @@ def test_twelve_planted_faults_are_found(tmp_path, videos, call_tool):
     assert "1 (19) of 20 videos" in report["test videos"][0][1]
     assert report["ground truth"][0][1] == "20 lines, test after training has 19 videos"
     assert "8 frames, a clip spans 9" in report["short"][0][1]
-    for kind, title in dataset_check.KINDS.items():
+    for kind, title in KINDS.items():
         assert (f"{title}: " in out) == (kind in report)
 
 
@@ -194,7 +194,7 @@ def test_options_that_do_not_fit(tmp_path, videos, call_tool):
     assert status == 1 and list(report) == ["options", "split", "file"]
     assert [what for _, what in report["options"]] == [
         "TEST.NUM_TEST_CLIPS: expected a multiple of the 3 crops of a clip, got 10",
-        "is 1, a training meets 2 bad videos",
+        "is 1, a training reads 2 bad videos",
     ]
     assert report["split"] == [("val", f"no data for the split 'val': no LMDB {data}/val and no list {data}/val.txt")]
 
@@ -273,6 +273,33 @@ def test_a_second_check_decodes_what_has_changed(tmp_path, call_tool):
     assert status == 0 and "1 decoded now, 3 known before" in out
 
 
+def test_folders_of_frames_among_the_videos(tmp_path, videos, call_tool):
+    frames = moving_square(12, 32, 48)
+    sound, torn, gap, short = (
+        write_frames(tmp_path / name, frames[:number])
+        for name, number in (("sound", 12), ("torn", 12), ("gap", 12), ("short", 3))
+    )
+    (torn / "000007.png").write_bytes((torn / "000007.png").read_bytes()[:-30])
+    (gap / "000002.png").unlink()
+    (tmp_path / "empty").mkdir()
+    write_list(tmp_path / "train.txt", [sound, torn, gap, short, tmp_path / "empty", videos[0]], [0, 1, 2, 3, 3, 3])
+    (tmp_path / "data").symlink_to(tmp_path)
+    check = words(tmp_path, "--split", "train", "--try_skipping", "--write_clean_list", tmp_path / "clean.txt")
+    assert call_tool(check_dataset, *check)[0] == 1
+    report = found(tmp_path)
+    assert {kind: [where for where, _ in of_kind] for kind, of_kind in report.items()} == {
+        "file": [str(tmp_path / "empty")], "damaged": [str(torn), str(gap)], "short": [str(short)]}
+    assert report["file"][0][1].startswith("is a folder without frames: expected images 000001.jpg")
+    assert [what.partition(" (")[0] for _, what in report["damaged"]] == [
+        "000007.png is cut short", "image number 2 is missing"]
+    assert (tmp_path / "clean.txt").read_text() == f"{sound} 0\n{videos[0]} 3\n"
+    counted = json.loads((tmp_path / "report.json").read_text())["videos"]
+    assert counted == {"distinct": 6, "decoded": 5, "known": 0, "skips": 0}
+    call_tool(check_dataset, *check)
+    assert found(tmp_path) == report
+    assert json.loads((tmp_path / "report.json").read_text())["videos"]["decoded"] == 0
+
+
 def test_skipping_is_tried_once(tmp_path, call_tool):
     videos = [*make_videos(tmp_path, 2), Path(shutil.copy(H264, tmp_path)), tmp_path / "bad.mp4"]
     videos[-1].write_text("no video\n")
@@ -298,7 +325,7 @@ def test_skipping_is_tried_once(tmp_path, call_tool):
     (["--list", "l", "MODEL.NUM_CLASSES", "3"], "KEY VALUE options need a --config_file"),
     (["--list", "l", "--lmdb", "m"], "not allowed with argument"),
     (["--list", "l", "--workers", "0"], "invalid positive int value: '0'"),
-    (["--lmdb", "/none"], "/none is no LMDB"),
+    (["--lmdb", "/none"], "/none is not an LMDB"),
     (["--list", "l", "--try_skipping"], "--try_skipping decodes, which --no_decode excludes"),
 ])  # fmt: skip
 def test_a_wrong_command_line(call_tool, arguments, text):
@@ -347,7 +374,7 @@ def test_a_clip_of_another_place(tmp_path, record, what):
     scan_split(Split("test", tmp_path / "test", None, test=TestPlan(1, 10, 2)), findings)
     texts = [text for of_kind in findings.kept.values() for _, text in of_kind]
     if spatial == 9:
-        assert findings.counts["record"] == 1  # no known LMDB
+        assert findings.counts["record"] == 1  # not of a known LMDB
     else:
         assert any(text.startswith(what) for text in texts), texts
 

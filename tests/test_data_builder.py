@@ -25,7 +25,7 @@ def cfg(tmp_path):
     cfg.TRAIN.update(BATCH_SIZE=4, VIDEO_LENGTH=3, SAMPLE_RATE=4, CROP_SIZE=32, JITTER_SCALES=[32, 40])
     cfg.TEST.update(BATCH_SIZE=4, SCALE=32, NUM_TEST_CLIPS=2, USE_MULTI_CROP=0)
     yield cfg
-    data_builder._frame_counts.cache_clear()
+    data_builder._known_facts.cache_clear()
 
 
 def batches(cfg, number=3):
@@ -33,13 +33,13 @@ def batches(cfg, number=3):
         return torch.stack([clips for _ in range(number) for clips, _ in next(loader)])
 
 
-def test_frame_counts_outlive_a_run_and_change_nothing(cfg, tmp_path, monkeypatch):
+def test_known_facts_outlive_a_run_and_change_nothing(cfg, tmp_path, monkeypatch):
     clips = batches(cfg)
     counted = (tmp_path / "frame_counts.txt").read_text().count("video")
     assert counted >= 4
 
     # Another process: it has the file only, and no need to read a video to its end.
-    data_builder._frame_counts.cache_clear()
+    data_builder._known_facts.cache_clear()
     whole, read = [], decoder._read
     monkeypatch.setattr(
         decoder, "_read", lambda path, count, *rest: whole.append(count) or read(path, count, *rest)
@@ -48,7 +48,7 @@ def test_frame_counts_outlive_a_run_and_change_nothing(cfg, tmp_path, monkeypatc
     assert None not in whole
 
     (tmp_path / "frame_counts.txt").write_bytes(b"\xff no counts\n" * 100)
-    data_builder._frame_counts.cache_clear()
+    data_builder._known_facts.cache_clear()
     assert torch.equal(batches(cfg), clips)
     assert None in whole
 

@@ -103,7 +103,7 @@ def test_bad_class_ids(tmp_path, text):
 def train(tmp_path):
     (tmp_path / "ids.json").write_text(json.dumps({"petting cat": 229, "abseiling": 0, "zumba": 7}))
     videos = ["petting cat/b.mp4", "petting cat/a.mp4", "abseiling/c.mp4"]
-    for name in [*videos, "abseiling/.partial.d.mp4", "notes.txt"]:
+    for name in [*videos, "abseiling/.d.mp4.downscale.tmp.mp4", "notes.txt"]:
         path = tmp_path / "train" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
@@ -357,7 +357,7 @@ def test_downscale_that_is_stopped_leaves_no_half_video(repo, tool, fake, tmp_pa
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
     )
     deadline = time.monotonic() + 20
-    while len(list((tmp_path / "out").rglob(".partial.*"))) < 2:
+    while len(list((tmp_path / "out").rglob(".*.tmp.mp4"))) < 2:
         assert time.monotonic() < deadline
         time.sleep(0.01)
     assert_one_line(tool(*ARGS, **fake), "another downscale_video_joblib.py is at work")

@@ -6,8 +6,7 @@ import pytest
 import reference_data
 from video_files import read_items, write_list
 
-from data.lmdb_writer import clip_items as clip_items
-from data.lmdb_writer import train_items, write_lmdb
+from data.lmdb_writer import clip_items, train_items, write_lmdb
 from data.records import parse_test, parse_train
 from utils.errors import UserError
 
@@ -72,7 +71,7 @@ def test_a_run_that_fails_leaves_nothing(tmp_path, monkeypatch, text, items_of, 
 
 def test_what_a_killed_process_of_the_same_number_left_is_no_obstacle(tmp_path):
     listed = write_list(tmp_path / "l.txt", ["a", "b"], [1, 2])
-    left = tmp_path / f"out.partial-{os.getpid()}"
+    left = tmp_path / f".out.{os.getpid()}.tmp"
     write_lmdb(left, write_list(tmp_path / "other.txt", [f"v{i}" for i in range(9)], range(9)), train_items, True)
     assert write_lmdb(tmp_path / "out", listed, train_items, sorted_keys=True) == len(read_items(tmp_path / "out")) == 2
     assert not left.exists()

@@ -191,7 +191,7 @@ def test_an_lmdb_that_is_written_over(change, tmp_path):
     folder = write_lmdb(tmp_path / "train", [f"{i}.mp4" for i in range(1000)])
     source = open_train_source(tmp_path, "train", 0, False)
     change(folder / "data.mdb")
-    with pytest.raises(UserError, match="train/data.mdb was changed while it is read"):
+    with pytest.raises(UserError, match="train/data.mdb was changed while it was being read"):
         source.record(999)  # without the check: the end of this process (SIGBUS)
 
 

@@ -246,17 +246,17 @@ DATA = {
     "a folder in the place of a list": (
         "train_net_video {job} DATADIR {tmp}",
         "no data for the split 'train': no LMDB {tmp}/train and no list {tmp}/train.txt", {"train.txt": folder}),
-    "a folder that is no LMDB": (
-        "train_net_video {job} DATADIR {tmp}", "{tmp}/train is no LMDB: it has no data.mdb", {"train": folder}),
+    "a folder that is not an LMDB": (
+        "train_net_video {job} DATADIR {tmp}", "{tmp}/train is not an LMDB: it has no data.mdb", {"train": folder}),
     "an LMDB without records": (
         "train_net_video {job} DATADIR {tmp}", "the LMDB {tmp}/train has no records", {"train": lmdb_without_records}),
     "an LMDB of something else": (
         "train_net_video {job} DATADIR {tmp}",
-        "record 000000000 of {tmp}/train is no TensorProtos message: field 13 has the unknown wire type 6",
+        "record 000000000 of {tmp}/train is not a TensorProtos message: field 13 has the unknown wire type 6",
         {"train": lmdb_of_noise}),
     "a text in the place of an LMDB": (
         "train_net_video {job} DATADIR {tmp}",
-        "{tmp}/train is no LMDB that can be read: {tmp}/train: MDB_INVALID: File is not an LMDB file",
+        "{tmp}/train is not a readable LMDB: {tmp}/train: MDB_INVALID: File is not an LMDB file",
         {"train/data.mdb": "text " * 2000}),
     "half an LMDB": (
         "train_net_video {job} DATADIR {tmp}",
@@ -375,7 +375,8 @@ WEIGHTS = {
         "{results}: expected a checkpoint, a dictionary of arrays by blob name; got a value of type list", {}),
     "without a rate": (
         "train_net_video {job} TRAIN.PARAMS_FILE {tmp}/w.pkl",
-        "{tmp}/w.pkl: no lr in it, which training needs to continue; TRAIN.RESET_START_ITER True takes the weights only",
+        "{tmp}/w.pkl: no lr in it, which training needs to continue; TRAIN.RESET_START_ITER True takes the weights "
+        "only",
         {"w.pkl": checkpoint_without_rate}),
     "of something else": (
         "train_net_video {job} TRAIN.PARAMS_FILE {tmp}/w.pkl",
@@ -483,7 +484,7 @@ PREPARATION = {
         "{tmp}/c.json: expected {class name: id} with ids >= 0, got 'abseiling'", ENTRY | {"c.json": '["abseiling"]'}),
     "gen: an id twice": (
         "gen_py_list {tmp}/v {tmp}/l.txt --classids {tmp}/c.json",
-        "{tmp}/c.json: class 'waving' or its id 0 is there twice",
+        "{tmp}/c.json: class 'waving' or its id 0 occurs twice",
         ENTRY | {"c.json": '{"abseiling": 0, "waving": 0}'}),
     "change: no list": (
         "change_listname {tmp}/l.txt {tmp}/o.txt /a/ /b/",
@@ -585,7 +586,7 @@ LOOKING = {
     "a checkpoint made of nothing": (
         "export_model --format pkl --output {tmp}/o.pkl {test}",
         "--format pkl and --from_state_dict FILE go together: expected both or neither", {}),
-    "check of no LMDB": ("check_dataset --lmdb {tmp}", "{tmp} is no LMDB: it has no data.mdb", {}),
+    "check of no LMDB": ("check_dataset --lmdb {tmp}", "{tmp} is not an LMDB: it has no data.mdb", {}),
     "a plan for no GPU": ("plan_training --gpus 0 {job}", "--gpus: expected a number > 0, got 0", {}),
 }
 

@@ -117,8 +117,8 @@ def test_class_names_by_id(repo, tmp_path):
 
 @pytest.mark.parametrize(("name", "text", "message"), [
     ("ids.json", '{"b": 1, "c": 2}', "expected the ids 0 to 1, but no class has the id 0"),
-    ("names.txt", "a\n\nb\n", "expected a class name a line, got nothing in line 2"),
-    ("names.txt", "\n", "expected a class name a line, got an empty file"),
+    ("names.txt", "a\n\nb\n", "expected one class name per line, got nothing in line 2"),
+    ("names.txt", "\n", "expected one class name per line, got an empty file"),
 ])
 def test_class_names_that_are_none(name, text, message, tmp_path):
     (tmp_path / name).write_text(text)

@@ -56,7 +56,7 @@ def test_centre_crop_mode_reads_no_spatial_index():
         (SINGLE, 1, "single-crop test LMDB", "multi-crop test LMDB"),
         (SINGLE, 2, "single-crop test LMDB", "multi-crop test LMDB"),
         (FLIP, 1, "flip-crop test LMDB", "0..2"),
-        (TRAIN[:21], "train", "no known LMDB (1 tensors)", "train or val LMDB"),
+        (TRAIN[:21], "train", "an unknown LMDB (1 tensors)", "train or val LMDB"),
     ],
 )
 def test_the_wrong_kind_is_named(value, mode, came, expected):

@@ -1,38 +1,41 @@
-"""Large tensors whose memory is used again: touching new memory can cost more than filling it."""
+"""A pool of reusable buffers: page-faulting fresh memory can cost more than filling it."""
 
 import math
 import weakref
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 
 
 class _Use(weakref.ref):
-    """Of an array, which lies in a block."""
+    """A reference to an array; remembers the block that the array is part of."""
 
     __slots__ = ("block",)
 
+    block: np.ndarray
+
 
 class BufferPool:
-    """Memory for uint8 tensors; may be used from many threads.
+    """Memory for uint8 tensors; threads may share it.
 
-    It holds as many blocks as were in use at the same time, each as large as the largest that was asked of it.
+    It grows to as many blocks as were in use at the same time, each as large as the largest tensor it has held.
     """
 
-    def __init__(self):
-        self._uses = {}  # a reference that is not held itself calls nobody
-        self._ended = []
+    def __init__(self) -> None:
+        self._uses: dict[int, _Use] = {}  # a weak reference calls back only while it exists itself
+        self._ended: list[_Use] = []
 
-    def tensor(self, shape):
-        """A tensor of this shape, not filled. Its memory is free again when nobody holds it or a part of it."""
+    def tensor(self, shape: Sequence[int]) -> torch.Tensor:
+        """An uninitialised uint8 tensor. Its memory is free again once nothing refers to it or a part of it."""
         size = math.prod(shape)
         block = self._free_block()
         if block is None or block.size < size:
-            # NumPy's and not PyTorch's: it asks for huge pages.
+            # From NumPy rather than PyTorch, as it asks for huge pages.
             block = np.empty(size, np.uint8)
         array = block[:size].reshape(shape)
-        # The tensor and its parts hold this array (parts of an array would hold the block behind it).
-        # What is called at its end is no Python code (as weakref.finalize is): a Ctrl-C in there would be lost.
+        # The tensor and its parts refer to this array (parts of an array would refer to the block behind it).
+        # The callback is not Python code (weakref.finalize is): a Ctrl-C inside it would be lost.
         use = _Use(array, self._ended.append)
         use.block = block
         self._uses[id(use)] = use

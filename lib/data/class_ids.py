@@ -1,56 +1,54 @@
-"""The files that name the classes."""
+"""Files with the names of the classes."""
 
 import json
+import os
 from pathlib import Path
 
 from utils.errors import UserError
 
 
-def read_class_ids(path):
+def read_class_ids(path: str | os.PathLike) -> dict[str, int]:
     """Read a JSON object {class name: id}.
 
-    Names that legacy wrote with quotes of their own (`"\\"petting cat\\""`) come without them.
+    Legacy wrote some names with quotes inside (`"\\"petting cat\\""`); these are removed.
 
     Returns:
         dict from name to id (int >= 0), in the order of the file.
 
     Raises:
-        UserError: the file cannot be read, is something else, or two names are equal or share an id.
+        UserError: the file cannot be read, has other contents, or two names are equal or share an id.
     """
     try:
         with open(path, encoding="utf-8") as file:
-            # As pairs, so that a name that is there twice shows.
+            # As pairs, to detect a name that occurs twice.
             pairs = json.load(file, object_pairs_hook=list)
     except OSError as error:
         raise UserError(f"{path}: cannot read the class ids: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: expected JSON {{class name: id}}, got: {error}") from error
-    ids = {}
+    ids: dict[str, int] = {}
     for pair in pairs if isinstance(pairs, list) else [pairs]:
         if not (isinstance(pair, tuple) and type(pair[1]) is int and pair[1] >= 0):
             raise UserError(f"{path}: expected {{class name: id}} with ids >= 0, got {pair!r:.100}")
         name, class_id = pair[0].strip('"'), pair[1]
         if name in ids or class_id in ids.values():
-            raise UserError(f"{path}: class {name!r} or its id {class_id} is there twice")
+            raise UserError(f"{path}: class {name!r} or its id {class_id} occurs twice")
         ids[name] = class_id
     if not ids:
         raise UserError(f"{path}: expected {{class name: id}}, got nothing")
     return ids
 
 
-def read_class_names(path, num_classes=None):
+def read_class_names(path: str | os.PathLike, num_classes: int | None = None) -> list[str]:
     """Read the names of the classes, in the order of their ids.
 
     Args:
-        path: a JSON object {class name: id} if the name ends in .json (see read_class_ids); else a text file with a
-            name a line, the first of class 0.
-        num_classes: how many there must be, if given.
-
-    Returns:
-        list of str.
+        path: a JSON object {class name: id} if the name ends in .json (see read_class_ids); else a text file with one
+            name per line, class 0 first.
+        num_classes: the expected number of classes, if known.
 
     Raises:
-        UserError: the file cannot be read, is something else, the ids are not 0, 1, 2, ..., or it is another number.
+        UserError: the file cannot be read, has other contents, the ids are not 0, 1, 2, ..., or their number differs.
     """
     names = _class_names(path)
     if num_classes is not None and len(names) != num_classes:
@@ -75,5 +73,5 @@ def _class_names(path):
         names.pop()
     if not names or "" in names:
         where = f"nothing in line {names.index('') + 1}" if names else "an empty file"
-        raise UserError(f"{path}: expected a class name a line, got {where}")
+        raise UserError(f"{path}: expected one class name per line, got {where}")
     return names

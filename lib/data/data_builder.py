@@ -26,7 +26,7 @@ def decoder_threads(cfg, replicas):
 
 
 @cache
-def _frame_counts(folder):
+def _known_facts(folder):
     """One for all loaders of this process."""
     return VideoFactsCache(Path(folder) / "frame_counts.txt")
 
@@ -56,7 +56,7 @@ def _random_clips(cfg, replicas, bad_videos, split, purpose, batch_size, first_r
         workers=decoder_threads(cfg, replicas),
         bad_videos=bad_videos,
         first_record=first_record,
-        facts=_frame_counts(cfg.CHECKPOINT.DIR),
+        facts=_known_facts(cfg.CHECKPOINT.DIR),
         pin_memory=replicas.device.type == "cuda",
         hang_seconds=cfg.DATALOADER.HANG_SECONDS,
     )
@@ -101,10 +101,10 @@ def clips_of_test(protocol):
     return TestClips(protocol.frames, protocol.stride, protocol.crop, protocol.scale, protocol.clips)
 
 
-def test_loader(cfg, replicas, protocol, source, batches, bad_videos, counts=None):
+def test_loader(cfg, replicas, protocol, source, batches, bad_videos, facts=None):
     """The clips of the given batches of records of the source.
 
-    counts is a VideoFactsCache to use instead of the one kept in CHECKPOINT.DIR.
+    facts is a VideoFactsCache to use instead of the one kept in CHECKPOINT.DIR.
     """
     return TestLoader(
         source=source,
@@ -112,7 +112,7 @@ def test_loader(cfg, replicas, protocol, source, batches, bad_videos, counts=Non
         batches=batches,
         workers=decoder_threads(cfg, replicas),
         bad_videos=bad_videos,
-        facts=_frame_counts(cfg.CHECKPOINT.DIR) if counts is None else counts,
+        facts=_known_facts(cfg.CHECKPOINT.DIR) if facts is None else facts,
         pin_memory=replicas.device.type == "cuda",
         hang_seconds=cfg.DATALOADER.HANG_SECONDS,
     )

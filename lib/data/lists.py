@@ -1,29 +1,48 @@
-"""Lists of videos: one `path label[,label...]` a line, the last blank separates. The first label counts."""
+"""Lists of videos: one `path label[,label...]` per line, separated by the last whitespace. The first label counts."""
 
 import codecs
+import os
 from array import array
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from utils.errors import UserError
 
 _INT32 = range(-(1 << 31), 1 << 31)
 
 
-def iter_list(lines, name):
-    """Yield (path, labels) of every line: bytes and a list of int.
-
-    lines is an iterable of bytes (an open binary file), name tells it in errors. Blank lines are fine at
-    the end only, since a line's number is its video's index. Raises UserError with file:line for a line
-    that is no entry.
-    """
-    blank = None
+def numbered_lines(lines: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
+    """Yield (number from 1, stripped line). Blank lines at the end do not count; others come as b""."""
+    after = 0  # the last line that is not blank
     for number, line in enumerate(lines, start=1):
-        line = line.strip()
+        if line := line.strip():
+            for blank in range(after + 1, number):
+                yield blank, b""
+            after = number
+            yield number, line
+
+
+def list_lines(path: str | os.PathLike) -> Iterator[tuple[int, bytes]]:
+    """numbered_lines of the list at path. Raises UserError as open_list does."""
+    with open_list(path) as file:
+        yield from numbered_lines(file)
+
+
+def iter_list(lines: Iterable[bytes], name: str) -> Iterator[tuple[bytes, list[int]]]:
+    """Yield (path, labels) of every line.
+
+    Args:
+        lines: an open binary file, for example. Blank lines are allowed only at the end, since a line's number is its
+            video's index.
+        name: identifies the list in errors.
+
+    Raises:
+        UserError: a line is not an entry; the message begins with name:number.
+    """
+    for number, line in numbered_lines(lines):
         if not line:
-            blank = blank or number
-            continue
-        if blank:
-            raise UserError(f"{name}:{blank}: an empty line where 'path label' was expected")
+            raise UserError(f"{name}:{number}: an empty line where 'path label' was expected")
         try:
             entry = parse_line(line)
         except ValueError as error:
@@ -31,29 +50,29 @@ def iter_list(lines, name):
         yield entry
 
 
-def parse_line(line):
-    """(path, labels) of a stripped line: bytes and a list of int. Raises ValueError if it is no entry."""
-    path, labels = split_line(line)
+def parse_line(line: bytes) -> tuple[bytes, list[int]]:
+    """(path, labels) of a stripped line. Raises ValueError if it is not an entry."""
+    path, text = split_line(line)
     try:
-        labels = [int(label) for label in labels.split(b",")]
+        labels = [int(label) for label in text.split(b",")]
     except ValueError:
-        labels = None
-    if not path or labels is None or any(label not in _INT32 for label in labels):
+        labels = []
+    if not path or not labels or any(label not in _INT32 for label in labels):
         shown = line[:120].decode("utf-8", "backslashreplace")
         raise ValueError(f"expected 'path label[,label...]', got {shown!r}")
     return path, labels
 
 
-def split_line(line):
-    """(path, labels) of a stripped line, both bytes; path is empty if there is no blank in the line."""
+def split_line(line: bytes) -> tuple[bytes, bytes]:
+    """(path, labels) of a stripped line. The path is empty if there is no whitespace in the line."""
     parts = line.rsplit(None, 1)
     return (parts[0], parts[1]) if len(parts) == 2 else (b"", line)
 
 
-def open_list(path):
-    """Open a list to read its bytes. Raises UserError if it cannot be, or begins with a byte order mark.
+def open_list(path: str | os.PathLike) -> BinaryIO:
+    """Open a list to read its bytes. Raises UserError if that fails, or if it begins with a byte order mark.
 
-    The mark would become part of the first path, and a list that is UTF-16 has no paths at all.
+    The mark would become part of the first path, and a list in UTF-16 contains no usable path.
     """
     try:
         file = open(path, "rb")  # noqa: SIM115
@@ -66,9 +85,9 @@ def open_list(path):
 
 
 class VideoList:
-    """A list in memory: the text as it is, and 12 bytes a line beside it."""
+    """A list in memory: its text, and 12 bytes per line."""
 
-    def __init__(self, path):
+    def __init__(self, path: str | os.PathLike):
         """Read and check the list at path. Raises UserError for a bad line, an empty list, a missing file."""
         self.name = str(path)
         with open_list(path) as file:
@@ -80,19 +99,19 @@ class VideoList:
         if not self._labels:
             raise UserError(f"{self.name}: the list is empty")
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self._labels)
 
-    def path(self, index):
-        """Path of the video of a line, counted from 0 (str)."""
+    def path(self, index: int) -> str:
+        """Path of the video of a line, counted from 0."""
         path, _ = split_line(self._line(self._starts[index]).strip())
         return path.decode("utf-8", "surrogateescape")
 
-    def paths(self):
-        """Paths of all lines, in order (list of str)."""
+    def paths(self) -> list[str]:
+        """Paths of all lines, in order."""
         return [self.path(index) for index in range(len(self))]
 
-    def label(self, index):
+    def label(self, index: int) -> int:
         """First label of a line, counted from 0."""
         return self._labels[index]
 
@@ -109,6 +128,6 @@ class VideoList:
         return self._text[start:] if end < 0 else self._text[start : end + 1]
 
 
-def read_list(path):
-    """The list at path, read and checked, as a VideoList."""
+def read_list(path: str | os.PathLike) -> VideoList:
+    """The list at path, read and checked."""
     return VideoList(Path(path))

@@ -1,8 +1,8 @@
-"""Writes the LMDBs of videos from a list: the job of process_data/kinetics/create_video_lmdb*.py."""
+"""Writes the LMDBs of videos from a list, for process_data/kinetics/create_video_lmdb*.py."""
 
 import argparse
 import os
-import shutil
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -12,30 +12,33 @@ from tqdm import tqdm
 from data.lists import iter_list, open_list
 from data.records import encode_test_clip, encode_test_video, encode_train
 from utils.errors import UserError
-from utils.files import make_folder
+from utils.files import make_folder, temporary_folder_beside
 
 TEMPORAL_POSITIONS = 10
 
 _MAP_SIZE = 1 << 40  # as in legacy; the file takes only the space that its records need
-_BATCH = 10000  # records a commit
+_BATCH = 10000  # records per commit
+
+Entries = Iterable[tuple[bytes, list[int]]]
+Items = Iterator[tuple[bytes, bytes]]
 
 
-def train_items(entries):
-    """Yield (key, value) of a train or val LMDB, a record a line.
+def train_items(entries: Entries) -> Items:
+    """Yield (key, value) of a train or val LMDB, one record per line.
 
-    entries yields the (path, labels) of each line: bytes, list of int.
+    entries: the (path, labels) of each line.
     """
     for line, (path, labels) in enumerate(entries):
         yield b"%09d" % line, encode_train(path, labels)
 
 
-def clip_items(entries, spatial_positions):
+def clip_items(entries: Entries, spatial_positions: int | None) -> Items:
     """Yield (key, value) of a test LMDB: for each video, each spatial index, each temporal index.
 
-    spatial_positions is 3 or 6; None leaves the spatial index out (single-crop test). entries yields the
-    (path, labels) of each line: bytes, list of int.
+    spatial_positions is 3 or 6; None leaves the spatial index out (single-crop test). entries: the (path, labels) of
+    each line.
     """
-    spatial_indices = [None] if spatial_positions is None else range(spatial_positions)
+    spatial_indices: Iterable[int | None] = [None] if spatial_positions is None else range(spatial_positions)
     clips = [encode_test_clip(t, s) for s in spatial_indices for t in range(TEMPORAL_POSITIONS)]
     number = 0
     for video, (path, labels) in enumerate(entries):
@@ -45,37 +48,40 @@ def clip_items(entries, spatial_positions):
             number += 1
 
 
-def write_lmdb(dataset_dir, list_file, items_of, sorted_keys):
-    """Write the LMDB dataset_dir from a list.
+def write_lmdb(dataset_dir: str | os.PathLike, list_file: str | os.PathLike, items_of: Callable[[Entries], Items],
+               sorted_keys: bool) -> int:
+    """Write the LMDB dataset_dir from a list. It appears under its name only when it is complete.
 
-    items_of(entries) yields the (key, value) pairs, in bytewise key order if sorted_keys is set (which is
-    quicker). The LMDB appears under its name only when it is whole. Returns the number of records. Raises
-    UserError if dataset_dir exists and is not empty, and for a list that cannot be used.
+    Args:
+        dataset_dir: folder to make; an empty one may exist.
+        list_file: the list.
+        items_of: items_of(entries) yields the (key, value) pairs.
+        sorted_keys: whether they come in bytewise order of the keys, which is faster.
+
+    Returns:
+        The number of records.
+
+    Raises:
+        UserError: dataset_dir exists and is not empty, it cannot be written, or the list cannot be used.
     """
     out = Path(dataset_dir)
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise UserError(f"{out} exists already; remove it or choose another --dataset_dir")
     with open_list(list_file) as lines:
-        partial = out.with_name(f"{out.name}.partial-{os.getpid()}")
-        shutil.rmtree(partial, ignore_errors=True)  # of a killed process that had the same number, as in containers
         make_folder(out.parent)
-        make_folder(partial)
-        try:
-            records = _write(partial, lines, str(list_file), items_of, sorted_keys)
-            partial.rename(out)
-        except (lmdb.Error, OSError) as error:
-            shutil.rmtree(partial, ignore_errors=True)
-            full = " (is the disk full?)" if isinstance(error, lmdb.Error) else ""  # LMDB calls it an I/O error
-            raise UserError(f"{out}: cannot be written: {error}{full}") from error
-        except BaseException:
-            shutil.rmtree(partial, ignore_errors=True)
-            raise
+        with temporary_folder_beside(out) as partial:
+            try:
+                records = _write(partial, lines, str(list_file), items_of, sorted_keys)
+                partial.rename(out)
+            except (lmdb.Error, OSError) as error:
+                full = " (is the disk full?)" if isinstance(error, lmdb.Error) else ""  # LMDB calls it an I/O error
+                raise UserError(f"{out}: cannot be written: {error}{full}") from error
     return records
 
 
 def _write(folder, lines, name, items_of, sorted_keys):
     items = items_of(iter_list(lines, name))
-    # Nobody else knows the folder yet, so neither locks nor a sync at every commit are needed.
+    # No other process knows the folder yet, so neither locks nor a sync at every commit are needed.
     with (
         lmdb.open(str(folder), map_size=_MAP_SIZE, mode=0o666, lock=False, sync=False) as environment,
         tqdm(total=os.fstat(lines.fileno()).st_size, unit="B", unit_scale=True, desc=name) as progress,
@@ -92,7 +98,7 @@ def _write(folder, lines, name, items_of, sorted_keys):
     return records
 
 
-def main(description, items_of, sorted_keys=False):
+def main(description: str, items_of: Callable[[Entries], Items], sorted_keys: bool = False) -> None:
     """The command line of a create_video_lmdb script."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--dataset_dir", required=True, help="folder of the LMDB to write")

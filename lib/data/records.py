@@ -1,11 +1,11 @@
-"""Records of the video LMDBs: the bytes of Caffe2's TensorProtos, read and written.
+"""Records of the video LMDBs: Caffe2's TensorProtos messages, read and written.
 
     message TensorProtos { repeated TensorProto protos = 1; }
     message TensorProto  { repeated int64 dims = 1; int32 data_type = 2; repeated float float_data = 3;
                            repeated int32 int32_data = 4 [packed]; bytes byte_data = 5;
                            repeated bytes string_data = 6; ... }
 
-Only what the records use is read; every other field is stepped over.
+Only what the records use is read; all other fields are skipped.
 
 | kind             | protos                                                         |
 |------------------|----------------------------------------------------------------|
@@ -14,6 +14,7 @@ Only what the records use is read; every other field is stepped over.
 | multi-crop test  | path; video index; temporal index; spatial index 0..2 or 0..5  |
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -24,20 +25,20 @@ SPATIAL_POSITIONS = {0: 1, 1: 3, 2: 6}  # by TEST.USE_MULTI_CROP: centre; three 
 
 _KINDS = {2: "a train or val LMDB", 3: "a single-crop test LMDB", 4: "a multi-crop test LMDB"}
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # wire types
-_LONGEST_PATH = 4096  # PATH_MAX of Linux: anything longer is no path
+_LONGEST_PATH = 4096  # PATH_MAX of Linux: anything longer is not a path
 
 
 class RecordError(UserError):
-    """A record that is not what the LMDB's readers expect; the message names its key and what came."""
+    """A record that is not what the reader expects; the message names its key and what was found."""
 
 
 class WrongKindError(RecordError):
-    """A sound record, but of another kind of LMDB than the one that is read."""
+    """A sound record, but of another kind of LMDB than the expected one."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrainRecord:
-    """A video (path used as it is) and its class."""
+    """A video (its path, used as it is) and its class."""
 
     path: str
     label: int
@@ -55,7 +56,7 @@ class TestRecord:
 
 @dataclass(slots=True)
 class TensorProto:
-    """What the records use of a TensorProto."""
+    """The parts of a TensorProto that the records use."""
 
     ints: list[int] = field(default_factory=list)
     strings: list[bytes] = field(default_factory=list)
@@ -65,33 +66,33 @@ class TensorProto:
 # ---------------------------------------------------------------------------------------------- writing
 
 
-def path_proto(path):
-    """TensorProtos bytes that hold one STRING tensor, the path (bytes).
+def path_proto(path: bytes) -> bytes:
+    """A TensorProtos message with one STRING tensor, the path.
 
     Serialised messages concatenate: a record is path_proto(...) + int_proto(...) + ...
     """
     return _proto(b"\x10%c\x32" % STRING + _varint(len(path)) + path)
 
 
-@lru_cache(maxsize=4096)  # labels come again and again
-def int_proto(*values):
-    """TensorProtos bytes that hold one INT32 tensor of these values; see path_proto."""
+@lru_cache(maxsize=4096)  # labels repeat
+def int_proto(*values: int) -> bytes:
+    """A TensorProtos message with one INT32 tensor of these values; see path_proto."""
     packed = b"".join(_varint(value & 0xFFFFFFFFFFFFFFFF) for value in values)
     return _proto(b"\x10%c\x22" % INT32 + _varint(len(packed)) + packed)
 
 
-def encode_train(path, labels):
-    """Value of a train or val record: path (bytes), one or more labels."""
+def encode_train(path: bytes, labels: Iterable[int]) -> bytes:
+    """Value of a train or val record with one or more labels."""
     return path_proto(path) + int_proto(*labels)
 
 
-def encode_test_video(path, video_index, labels, with_spatial):
-    """The part of a test record that all clips of a video share. Only single-crop records hold labels."""
+def encode_test_video(path: bytes, video_index: int, labels: Iterable[int], with_spatial: bool) -> bytes:
+    """The part of a test record that all clips of a video share. Only single-crop records contain labels."""
     return path_proto(path) + (int_proto(video_index) if with_spatial else int_proto(video_index, *labels))
 
 
-def encode_test_clip(temporal_index, spatial_index=None):
-    """The part of a test record that tells a video's clips apart; it follows encode_test_video's."""
+def encode_test_clip(temporal_index: int, spatial_index: int | None = None) -> bytes:
+    """The part of a test record that distinguishes a video's clips; it follows the part of encode_test_video."""
     return int_proto(temporal_index) + (b"" if spatial_index is None else int_proto(spatial_index))
 
 
@@ -113,19 +114,19 @@ def _varint(value):
 # ---------------------------------------------------------------------------------------------- reading
 
 
-def parse_train(value, key):
-    """TrainRecord of a train or val LMDB's value; key (bytes, or str) names it in a RecordError."""
+def parse_train(value: bytes, key: bytes | str) -> TrainRecord:
+    """The record in a value of a train or val LMDB. Raises RecordError, which names the key."""
     protos = parse_protos(value, key)
     if len(protos) != 2:
         raise _wrong_kind(protos, key, "a train or val LMDB (path, label)")
     return TrainRecord(_path(protos[0], key), _int(protos[1], key, "label"))
 
 
-def parse_test(value, key, use_multi_crop):
-    """TestRecord of a test LMDB's value.
+def parse_test(value: bytes, key: bytes | str, use_multi_crop: int) -> TestRecord:
+    """The record in a value of a test LMDB. Raises RecordError, which names the key.
 
-    use_multi_crop is TEST.USE_MULTI_CROP: 0 takes the centre crop and reads no spatial index (so any test
-    LMDB serves), 1 expects spatial indices 0..2, 2 expects 0..5. Raises RecordError otherwise.
+    use_multi_crop is TEST.USE_MULTI_CROP: 0 takes the centre crop and ignores spatial indices (so any test LMDB will
+    do), 1 expects spatial indices 0..2, 2 expects 0..5.
     """
     protos = parse_protos(value, key)
     if use_multi_crop and len(protos) != 4:
@@ -140,7 +141,7 @@ def parse_test(value, key, use_multi_crop):
     )
 
 
-def parse_test_video(part, key):
+def parse_test_video(part: bytes, key: bytes | str) -> tuple[str, int]:
     """(path, video index) of the part of a test record that encode_test_video writes. Raises RecordError."""
     protos = parse_protos(part, key)
     if len(protos) != 2:
@@ -148,13 +149,13 @@ def parse_test_video(part, key):
     return _path(protos[0], key), _index(protos[1], key, "video index")
 
 
-def spatial_index(proto, key, use_multi_crop):
+def spatial_index(proto: TensorProto, key: bytes | str, use_multi_crop: int) -> int:
     """Spatial index of a multi-crop record, checked against TEST.USE_MULTI_CROP (1 or 2)."""
     index = _index(proto, key, "spatial index")
     positions = SPATIAL_POSITIONS[use_multi_crop]
     if index >= positions:
         known = index < SPATIAL_POSITIONS[2]
-        kind = "a flip-crop test LMDB" if known else "no known LMDB"
+        kind = "a flip-crop test LMDB" if known else "not of a known LMDB"
         raise (WrongKindError if known else RecordError)(
             f"record {_shown(key)} has spatial index {index} ({kind}); "
             f"TEST.USE_MULTI_CROP {use_multi_crop} expects 0..{positions - 1}"
@@ -162,8 +163,8 @@ def spatial_index(proto, key, use_multi_crop):
     return index
 
 
-def parse_protos(value, key):
-    """The TensorProtos of a value, as a list of TensorProto. Raises RecordError where the bytes are none."""
+def parse_protos(value: bytes, key: bytes | str) -> list[TensorProto]:
+    """The tensors of a value. Raises RecordError if the bytes are not a TensorProtos message."""
     value = bytes(value)
     protos = []
     try:
@@ -171,7 +172,7 @@ def parse_protos(value, key):
             if number == 1:
                 protos.append(_tensor_proto(_expect(content, wire_type, _BYTES)))
     except ValueError as error:
-        raise RecordError(f"record {_shown(key)} is no TensorProtos message: {error}") from None
+        raise RecordError(f"record {_shown(key)} is not a TensorProtos message: {error}") from None
     return protos
 
 
@@ -179,12 +180,12 @@ def _tensor_proto(data):
     proto = TensorProto()
     for number, wire_type, content in _fields(data):
         if number == 1 and wire_type == _BYTES:
-            for _ in _packed(content):  # not used, but damage here is damage to the record
+            for _ in _packed(content):  # unused, but damage here is damage to the record
                 pass
         elif number == 3 and wire_type == _BYTES and len(content) % 4:
             raise ValueError(f"{len(content)} bytes of floats")
         elif number == 4:
-            # Packed or not: a reader of protocol buffers takes both.
+            # Packed or not: readers of protocol buffers accept both.
             varints = [content] if wire_type == _VARINT else _packed(_expect(content, wire_type, _BYTES))
             proto.ints.extend(_int32(varint) for varint in varints)
         elif number == 5:
@@ -243,7 +244,7 @@ def _read_varint(data, position, bits=64):
 
 
 def _int32(varint):
-    # Negative int32 values travel as 64-bit two's complement; the low half tells.
+    # Negative int32 values are encoded as 64-bit two's complement; the low half suffices.
     low = varint & 0xFFFFFFFF
     return low - (1 << 32) if low & 0x80000000 else low
 
@@ -260,12 +261,12 @@ def _path(proto, key):
             f"record {_shown(key)} holds {len(proto.strings)} strings where one path of a video was expected"
         )
     if not proto.strings:
-        came = "the bytes of a video" if proto.has_byte_data else "no string"
-        raise RecordError(f"record {_shown(key)} holds {came} where the path of a video was expected")
+        found = "the bytes of a video" if proto.has_byte_data else "no string"
+        raise RecordError(f"record {_shown(key)} holds {found} where the path of a video was expected")
     path = proto.strings[0]
     if len(path) > _LONGEST_PATH or b"\0" in path:
         raise RecordError(
-            f"record {_shown(key)} holds {len(path)} bytes, by the look of them a video itself, "
+            f"record {_shown(key)} holds {len(path)} bytes, apparently a video itself, "
             "where the path of a video was expected"
         )
     return path.decode("utf-8", "surrogateescape")
@@ -285,7 +286,7 @@ def _index(proto, key, what):
 
 
 def _wrong_kind(protos, key, expected):
-    kind = _KINDS.get(len(protos), "no known LMDB")
+    kind = _KINDS.get(len(protos), "an unknown LMDB")
     return (WrongKindError if len(protos) in _KINDS else RecordError)(
         f"record {_shown(key)} looks like one of {kind} ({len(protos)} tensors), expected {expected}"
     )

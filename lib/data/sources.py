@@ -1,22 +1,20 @@
-"""Where records come from: an LMDB, or a list in its place, as an ordered source.
+"""Where records come from: an LMDB, or a list instead, as an ordered source.
 
-DATADIR/<split> is the LMDB's folder. If it is no folder but DATADIR/<split>.txt is a file, that list is used.
+DATADIR/<split> is the folder of the LMDB. If there is no such folder but a file DATADIR/<split>.txt, that list is used.
 """
 
 import os
-import threading
 import zlib
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from weakref import WeakValueDictionary
 
-import lmdb
 import numpy as np
 
 from data.lists import read_list
+from data.lmdb_reader import Lmdb
 from data.records import (
     SPATIAL_POSITIONS,
     RecordError,
@@ -31,34 +29,43 @@ from data.records import (
 from utils.errors import UserError
 
 
-def open_train_source(datadir, split, seed, shuffle):
-    """The endless stream of records of DATADIR/<split>, as an LmdbTrainSource or a ListTrainSource.
+def open_train_source(
+    datadir: str | os.PathLike, split: str, seed: int, shuffle: bool
+) -> "LmdbTrainSource | ListTrainSource":
+    """The endless stream of records of DATADIR/<split>.
 
-    Both have len() (records of one pass), record(slot) -> TrainRecord and name(slot) -> str for messages,
-    slot being the number in the stream from 0; both may be used from many threads. An LMDB is read in key
-    order and never shuffled; a list is reshuffled every pass from seed if shuffle is set. Raises
-    UserError.
+    Both classes have len() (records of one pass), record(slot) -> TrainRecord and name(slot) -> str for messages, where
+    slot is the number in the stream, from 0. Threads may share them. An LMDB is read in key order and never shuffled; a
+    list is reshuffled for every pass, from seed, if shuffle is set. Raises UserError.
     """
     folder, list_file = locate(datadir, split)
     if folder is not None:
         return LmdbTrainSource(folder)
+    assert list_file is not None
     return ListTrainSource(list_file, seed, shuffle)
 
 
-def open_test_source(datadir, split, use_multi_crop, num_temporal):
-    """All clips to score of DATADIR/<split>, in record order, as a TestSource.
+def open_test_source(
+    datadir: str | os.PathLike, split: str, use_multi_crop: int, num_temporal: int
+) -> "TestSource":
+    """All clips to score of DATADIR/<split>, in record order.
 
-    use_multi_crop is TEST.USE_MULTI_CROP (0, 1 or 2). num_temporal is the number of temporal positions
-    that a list expands to; an LMDB says it itself. Raises UserError, also for an LMDB of the wrong kind
-    for the mode.
+    Args:
+        datadir, split: where they are.
+        use_multi_crop: TEST.USE_MULTI_CROP (0, 1 or 2).
+        num_temporal: number of temporal positions that a list expands to; an LMDB has its own.
+
+    Raises:
+        UserError: there are no such data, or an LMDB of the wrong kind for use_multi_crop.
     """
     folder, list_file = locate(datadir, split)
     if folder is not None:
         return _scan_test_lmdb(folder, use_multi_crop)
+    assert list_file is not None
     return _expand_test_list(list_file, use_multi_crop, num_temporal)
 
 
-def locate(datadir, split):
+def locate(datadir: str | os.PathLike, split: str) -> tuple[Path | None, Path | None]:
     """Where a split is: (LMDB folder, None) or (None, list file). Raises UserError if it is in neither place."""
     folder = Path(datadir) / split
     list_file = Path(datadir) / f"{split}.txt"
@@ -72,117 +79,50 @@ def locate(datadir, split):
 # ------------------------------------------------------------------------------------------------- LMDB
 
 
-class Lmdb:
-    """A read-only LMDB, opened once in a process however many use it (LMDB forbids opening it twice)."""
-
-    _opened = WeakValueDictionary()
-    _lock = threading.Lock()
-
-    @classmethod
-    def open(cls, folder):
-        real = Path(folder).resolve()
-        with cls._lock:
-            reader = cls._opened.get(real)
-            if reader is None:
-                reader = cls._opened[real] = cls(folder)
-            return reader
-
-    def __init__(self, folder):
-        data = folder / "data.mdb"
-        if not data.is_file():
-            raise UserError(f"{folder} is no LMDB: it has no data.mdb")
-        try:
-            self._env = lmdb.open(str(folder), readonly=True, lock=False, readahead=False, max_spare_txns=32)
-        except lmdb.Error as error:
-            raise UserError(f"{folder} is no LMDB that can be read: {error}") from None
-        # Kept open, as another file may take the name: then this one goes on to be read.
-        self._file = open(data, "rb")  # noqa: SIM115
-        self._state = self._file_state()
-        self.entries = self._env.stat()["entries"]
-        # LMDB maps the file: touching a page beyond a truncated file's end would kill the process.
-        needed = (self._env.info()["last_pgno"] + 1) * self._env.stat()["psize"]
-        size = self._state.st_size
-        if size < needed:
-            raise UserError(f"{data} is cut short: {size} bytes of at least {needed}")
-        if not self.entries:
-            raise UserError(f"the LMDB {folder} has no records")
-
-    def _file_state(self):
-        return os.fstat(self._file.fileno())
-
-    def _check_unchanged(self):
-        """Raise UserError if the file was written to: a page that is gone kills the process, a new one is of no use."""
-        now = self._file_state()
-        if (now.st_size, now.st_mtime_ns) != (self._state.st_size, self._state.st_mtime_ns):
-            raise UserError(f"{self._file.name} was changed while it is read: write another LMDB and rename it")
-
-    def get(self, key):
-        self._check_unchanged()
-        # A transaction of its own for each call: one cannot be shared by threads.
-        with self._env.begin() as transaction:
-            return transaction.get(key)
-
-    def ends(self):
-        """First and last key."""
-        with self._env.begin() as transaction, transaction.cursor() as cursor:
-            cursor.first()
-            first = cursor.key()
-            cursor.last()
-            return first, cursor.key()
-
-    def keys(self):
-        with self._env.begin() as transaction, transaction.cursor() as cursor:
-            yield from cursor.iternext(keys=True, values=False)
-
-    def items(self):
-        """Yield (key, value) of every record in key order, both bytes."""
-        with self._env.begin() as transaction, transaction.cursor() as cursor:
-            yield from cursor.iternext()
-
-
 class _NumberedKeys:
-    """Keys `%09d` of 0, 1, 2, ...: key order is line order, and nothing need be stored."""
+    """Keys `%09d` of 0, 1, 2, ...: key order is line order, and nothing needs to be stored."""
 
-    def __getitem__(self, ordinal):
+    def __getitem__(self, ordinal: int) -> bytes:
         return b"%09d" % ordinal
 
 
 class _StoredKeys:
-    """Any other keys, in the LMDB's order: their bytes one after another, and where each ends."""
+    """Any other keys, in the LMDB's order: their concatenated bytes, and where each ends."""
 
-    def __init__(self, keys):
+    def __init__(self, keys: Iterable[bytes]):
         self._bytes = bytearray()
         self._ends = array("Q", [0])
         for key in keys:
             self._bytes += key
             self._ends.append(len(self._bytes))
 
-    def __getitem__(self, ordinal):
+    def __getitem__(self, ordinal: int) -> bytes:
         return bytes(self._bytes[self._ends[ordinal] : self._ends[ordinal + 1]])
 
 
 class LmdbTrainSource:
-    """Records of a train or val LMDB in key order, again and again."""
+    """Records of a train or val LMDB in key order, repeated endlessly."""
 
-    def __init__(self, folder):
+    def __init__(self, folder: Path):
         self._folder = folder
         self._lmdb = Lmdb.open(folder)
-        # The writer's keys need no scan: 25 million records open at once.
+        # With the writer's keys no scan is needed: 25 million records open immediately.
         numbered = self._lmdb.ends() == (b"%09d" % 0, b"%09d" % (len(self) - 1))
-        self._keys = _NumberedKeys() if numbered else _StoredKeys(self._lmdb.keys())
-        self.record(0)  # an LMDB of another kind is an error now, not when the first evaluation is due
+        self._keys: _NumberedKeys | _StoredKeys = _NumberedKeys() if numbered else _StoredKeys(self._lmdb.keys())
+        self.record(0)  # so an LMDB of another kind is an error now, not at the first evaluation
 
-    def __len__(self):
+    def __len__(self) -> int:
         return self._lmdb.entries
 
-    def record(self, slot):
-        """TrainRecord number slot of the endless stream. Raises RecordError if its value is none."""
+    def record(self, slot: int) -> TrainRecord:
+        """Record number slot of the endless stream. Raises RecordError if its value is not a record."""
         value = self._lmdb.get(self._key(slot))
         if value is None:
             raise RecordError(f"record {self.name(slot)} is missing: the keys are not consecutive numbers")
         return parse_train(value, self.name(slot))
 
-    def name(self, slot):
+    def name(self, slot: int) -> str:
+        """Where record number slot stands, for messages."""
         return f"{self._key(slot).decode('utf-8', 'backslashreplace')} of {self._folder}"
 
     def _key(self, slot):
@@ -193,24 +133,25 @@ class LmdbTrainSource:
 
 
 class ListTrainSource:
-    """Records of a list, again and again: in a new order every pass if shuffle is set, else as they stand."""
+    """Records of a list, repeated endlessly: in a new order for every pass if shuffle is set, else in the list's."""
 
-    def __init__(self, list_file, seed, shuffle):
+    def __init__(self, list_file: Path, seed: int, shuffle: bool):
         self._list = read_list(list_file)
         self._seed = seed
         self._shuffle = shuffle
         # Prefetching straddles two passes.
         self._order = lru_cache(maxsize=2)(self._draw_order)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self._list)
 
-    def record(self, slot):
-        """TrainRecord number slot of the endless stream."""
+    def record(self, slot: int) -> TrainRecord:
+        """Record number slot of the endless stream."""
         line = self._line(slot)
         return TrainRecord(self._list.path(line), self._list.label(line))
 
-    def name(self, slot):
+    def name(self, slot: int) -> str:
+        """Where record number slot stands, for messages."""
         return f"{self._list.name}:{self._line(slot) + 1}"
 
     def _line(self, slot):
@@ -227,19 +168,26 @@ class ListTrainSource:
 
 @dataclass(frozen=True)
 class TestSource:
-    """Every clip of a test, in record order; a path is stored once. Arrays are int32 of one length."""
+    """Every clip of a test, in record order. Arrays are int32 and have one element per clip.
+
+    Attributes:
+        paths: the distinct paths of videos.
+        path_ids: indices in paths.
+        video_indices: indices of videos in the ground truth.
+        temporal_indices, spatial_indices: positions of the clips; spatial_indices is None for centre crops.
+    """
 
     paths: list[str]
-    path_ids: np.ndarray  # index in paths
+    path_ids: np.ndarray
     video_indices: np.ndarray
     temporal_indices: np.ndarray
-    spatial_indices: np.ndarray | None  # None: centre crops
+    spatial_indices: np.ndarray | None
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.path_ids)
 
-    def record(self, ordinal):
-        """TestRecord number ordinal, from 0."""
+    def record(self, ordinal: int) -> TestRecord:
+        """Record number ordinal, from 0."""
         return TestRecord(
             self.paths[self.path_ids[ordinal]],
             int(self.video_indices[ordinal]),
@@ -249,8 +197,8 @@ class TestSource:
 
 
 def _scan_test_lmdb(folder, use_multi_crop):
-    # Serialised messages concatenate, so a record can be cut between two tensors: the head is shared by a
-    # video's clips, the tail by all videos' clips of one position. Each is parsed once and looked up.
+    # Serialised messages concatenate, so a record can be cut between two tensors: the clips of a video share the head,
+    # the clips of one position share the tail. Each is parsed once and then looked up.
     paths, heads, tails = {}, {}, {}
     videos, clips = [], []  # (index in paths, video index), (temporal index, spatial index)
     video_ids, clip_ids = array("i"), array("i")
@@ -272,7 +220,7 @@ def _scan_test_lmdb(folder, use_multi_crop):
             path, number = video or (record.path, record.video_index)
             videos.append((paths.setdefault(path, len(paths)), number))
             if video is not None:
-                # So the tail is whole, too.
+                # Then the tail is a complete message as well.
                 heads[head], tails[tail] = video_id, clip_id
         video_ids.append(video_id)
         clip_ids.append(clip_id)
@@ -288,7 +236,7 @@ def _scan_test_lmdb(folder, use_multi_crop):
 
 
 def _parse_video(head, name):
-    """(path, video index) if these bytes are a message of their own that says just that, else None."""
+    """(path, video index) if these bytes are a complete message with just these, else None."""
     try:
         return parse_test_video(head, name)
     except RecordError:
@@ -300,14 +248,13 @@ def _expand_test_list(list_file, use_multi_crop, num_temporal):
     return expand_test_videos([videos.path(line) for line in range(len(videos))], use_multi_crop, num_temporal)
 
 
-def expand_test_videos(videos, use_multi_crop, num_temporal):
-    """All clips to score of the given videos (paths), in order, as a TestSource.
+def expand_test_videos(videos: Sequence[str], use_multi_crop: int, num_temporal: int) -> TestSource:
+    """All clips to score of the given videos (paths), in order.
 
-    The video index of a clip is its video's place in `videos`; use_multi_crop and num_temporal are those of
-    open_test_source.
+    The video index of a clip is its video's place in `videos`. use_multi_crop, num_temporal: see open_test_source.
     """
     positions = SPATIAL_POSITIONS[use_multi_crop]
-    paths = {}
+    paths: dict[str, int] = {}
     ids = [paths.setdefault(path, len(paths)) for path in videos]
     spatials, temporals = (grid.ravel() for grid in np.indices((positions, num_temporal), np.int32))
     clips = positions * num_temporal

@@ -118,7 +118,8 @@ class TestLoader(Loader):
             np.stack(frames, out=clip)
             return
         spatial = self._source.record(ordinal).spatial_index
-        row, column = transforms.crop_offsets(*frames[0].shape[:2], self._clips.crop, spatial)
+        height, width, _ = frames[0].shape
+        row, column = transforms.crop_offsets(height, width, self._clips.crop, spatial)
         mirror = transforms.is_mirrored(spatial)
         for i, frame in enumerate(frames):
             clip[i] = transforms.cut(frame, row, column, self._clips.crop, mirror)

@@ -25,7 +25,7 @@ from utils.collections import AttrDict
 from utils.errors import UserError
 from utils.files import make_folder
 from video.bad_videos import BadVideo, BadVideos
-from video.sampling import sample_frames
+from video.sampling import open_video, sample_frames
 from video.video_facts import VideoFactsCache
 
 Position = tuple[int, ...]  # frame, row, column

@@ -142,7 +142,7 @@ def predict_videos(model: VideoClassifier, videos: list[str],
     per_video = passes_of_videos(source.path_ids, np.arange(len(source)), clips_per_pass(cfg))
     prepare = Preprocessor(cfg, replicas.device)
     with test_loader(cfg, replicas, protocol, source, [part for passes in per_video for part in passes], bad_videos,
-                     counts=VideoFactsCache()) as loader:
+                     facts=VideoFactsCache()) as loader:
         for video, passes in zip(videos, per_video, strict=True):
             scores = [model(prepare.clips(clips)).float().cpu().numpy()
                       for clips, good in (next(loader) for _ in passes) if len(good)]

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from formats.blobs import Checkpoint, blob_name, describe, is_weight, model_blobs, momentum_name, read_checkpoint
 from formats.caffe2_pickle import PickleError, dump
 from utils.errors import UserError
+from utils.files import temporary_name
 
 logger = logging.getLogger(__name__)
 
@@ -224,7 +225,7 @@ def save_checkpoint(path: str | PathLike, model: nn.Module, momentum: dict[str, 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # Left by a killed process: nobody will finish it, and it is as large as a checkpoint.
-        for leftover in path.parent.glob(".c2_model_iter*.tmp"):
+        for leftover in path.parent.glob(temporary_name("c2_model_iter*", "*")):
             leftover.unlink(missing_ok=True)
     except OSError as error:
         raise UserError(f"{error.filename}: cannot be written: {error.strerror}") from error

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,15 +32,41 @@ def make_writable_folder(path: StrPath) -> None:
         raise UserError(f"{path}: cannot be written to: {error.strerror}") from error
 
 
-@contextmanager
-def temporary_beside(path: StrPath) -> Iterator[Path]:
-    """Yield the name of a temporary file in the folder of `path`, to be renamed to it; removed if it still exists.
+def temporary_name(name: str, owner: str | int | None = None, suffix: str = "") -> str:
+    """Name of the unfinished file or folder that is to become `name`.
 
-    Raises UserError if the block cannot write the temporary file.
+    Hidden, so that nothing lists it, and meant for the same folder, so that renaming stays within one file system.
+
+    Args:
+        name: the final name.
+        owner: what makes the name unique; default: the number of this process. "*" gives a glob pattern for all.
+        suffix: an ending, for writers that choose the format by it.
+    """
+    return f".{name}.{os.getpid() if owner is None else owner}.tmp{suffix}"
+
+
+@contextmanager
+def temporary_folder_beside(path: StrPath) -> Iterator[Path]:
+    """Yield an empty temporary folder next to `path`, to be renamed to it; removed if it is still there at the end."""
+    path = Path(path)
+    partial = path.with_name(temporary_name(path.name))
+    # A killed process may have left one and have had the same number, as in containers.
+    shutil.rmtree(partial, ignore_errors=True)
+    make_folder(partial)
+    try:
+        yield partial
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextmanager
+def temporary_beside(path: StrPath, suffix: str = "") -> Iterator[Path]:
+    """Yield the name of a temporary file next to `path`, to be renamed to it; removed if it is still there at the end.
+
+    suffix: see temporary_name. Raises UserError if the file cannot be written.
     """
     path = Path(path)
-    # In the same folder, so that os.replace is a rename within one file system.
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    partial = path.with_name(temporary_name(path.name, suffix=suffix))
     try:
         yield partial
     except OSError as error:

@@ -88,7 +88,7 @@ class DecoderProcesses:
         # In a new session, which a Ctrl-C at the terminal does not reach, and which can be killed as a whole.
         self._keepers = subprocess.Popen(
             [sys.executable, "-c", _PROGRAM, _LIB, str(time_limit), str(int(try_skipping)), *theirs],
-            pass_fds=map(int, theirs), stdin=subprocess.DEVNULL, start_new_session=True,
+            pass_fds=[int(number) for number in theirs], stdin=subprocess.DEVNULL, start_new_session=True,
             env=os.environ | {"OPENBLAS_NUM_THREADS": "1"}  # a process that forks should have no threads
             | ({"OPENCV_FFMPEG_LOGLEVEL": _WARNINGS} if try_skipping else {}),
         )  # fmt: skip
@@ -116,10 +116,10 @@ class DecoderProcesses:
         with selectors.DefaultSelector() as selector:
             for ours in self._sockets:
                 self._give(ours, given[ours], tasks)
-                selector.register(ours, selectors.EVENT_READ)
+                selector.register(ours, selectors.EVENT_READ, ours)
             while any(given.values()):
                 for key, _ in selector.select():
-                    ours = key.fileobj
+                    ours = key.data
                     for number, *answer in _messages(ours):
                         # If a process was killed just after it had answered, its keeper has answered as well.
                         if given[ours] and given[ours][0][0] == number:

@@ -14,7 +14,6 @@ class) and OUT/classids.json. The same arguments make the same videos; one that 
 """
 
 import argparse
-import contextlib
 import json
 import os
 import sys
@@ -29,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "lib"))
 
 from utils.cli import run
 from utils.errors import UserError
-from utils.files import atomic_write, make_folder
+from utils.files import atomic_write, make_folder, temporary_beside
 
 # Which phase runs; the order gives the class ids.
 CLASSES = {
@@ -90,10 +89,9 @@ def render(scene, label):
 
 
 def write_video(path, frames, rate):
-    """Write frames as MPEG-4 into path. The file appears under its name only when it is whole."""
+    """Write frames as MPEG-4 into path. The file appears under its name only when it is complete."""
     height, width = frames[0].shape[:2]
-    part = path.with_name(f".{path.stem}.part{path.suffix}")
-    try:
+    with temporary_beside(path, path.suffix) as part:
         writer = cv2.VideoWriter(str(part), cv2.VideoWriter_fourcc(*"mp4v"), rate, (width, height))
         if not writer.isOpened():
             raise UserError(f"{path}: OpenCV cannot write an MPEG-4 video here")
@@ -106,9 +104,6 @@ def write_video(path, frames, rate):
         with open(part, "rb") as file:
             os.fsync(file.fileno())
         os.replace(part, path)
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink()
 
 
 def make_dataset(out, seed, counts):

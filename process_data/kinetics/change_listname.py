@@ -12,7 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "lib"))
 
-from data.lists import open_list  # noqa: E402
+from data.lists import open_list, split_line  # noqa: E402
 from utils import cli  # noqa: E402
 from utils.errors import UserError  # noqa: E402
 from utils.files import atomic_write  # noqa: E402
@@ -45,10 +45,10 @@ def main():
     logger.info("%s: %d of %d lines changed", args.out, changed, total)
 
 
-def change_path(line, old, new):
-    """`line` (bytes, `path label`) with every `old` in its path replaced. The label stays as it is."""
-    path, space, label = line.rpartition(b" ")
-    return path.replace(old, new) + space + label
+def change_path(line: bytes, old: bytes, new: bytes) -> bytes:
+    """`line` (`path label`) with every `old` in its path replaced. The rest of it stays as it is."""
+    path, _ = split_line(line.strip())
+    return line.replace(path, path.replace(old, new), 1) if path else line
 
 
 if __name__ == "__main__":

@@ -22,10 +22,10 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "lib"))
 
-from data.lists import open_list  # noqa: E402
+from data.lists import open_list, split_line  # noqa: E402
 from utils import cli  # noqa: E402
 from utils.errors import UserError  # noqa: E402
-from utils.files import make_folder  # noqa: E402
+from utils.files import make_folder, temporary_name  # noqa: E402
 
 logger = logging.getLogger(__name__)
 
@@ -78,12 +78,12 @@ def read_names(list_file):
     """The distinct `<class>/<file>` of a list, and {line: reason} of the lines that have none."""
     names, failures = {}, {}
     with open_list(list_file) as file:
-        for line in filter(None, map(str.strip, map(os.fsdecode, file))):
-            path = line.rpartition(" ")[0] or line
+        for line in filter(None, map(bytes.strip, file)):
+            path = os.fsdecode(split_line(line)[0] or line)
             parts = PurePath(path).parts[-2:]
             # `..` would lead out of OUT.
             if len(parts) < 2 or ".." in parts or PurePath(parts[0]).is_absolute():
-                failures[line] = "expected a path that ends with <class>/<file>"
+                failures[os.fsdecode(line)] = "expected a path that ends with <class>/<file>"
             else:
                 names[os.path.join(*parts)] = None
     if not names and not failures:
@@ -149,9 +149,9 @@ def downscale(ffmpeg, source, target, running):
     if not source.is_file():
         raise DownscaleError(f"no such file: {source}")
     target.parent.mkdir(parents=True, exist_ok=True)
-    # ffmpeg takes the format from the ending. Hidden, so that nobody lists it. Removed first, as a process
-    # that a killed run left behind may still write to it.
-    partial = target.with_name(f".partial.{target.name}")
+    # ffmpeg chooses the format by the suffix. One name for all runs, which a lock keeps apart: so what a killed run has
+    # left is found. It is removed first, as a process of that run may still write to it.
+    partial = target.with_name(temporary_name(target.name, "downscale", target.suffix))
     partial.unlink(missing_ok=True)
     try:
         # file:, as a name may look like a protocol; only files, as a video may be a playlist of addresses.

@@ -24,10 +24,10 @@ import lmdb
 from common import REPO, panorama, parser, print_conditions, print_table, videos_in
 from video_files import write_video
 
-from data.dataset_check import decode_new
+from data.dataset_check.videos import decode_new
 from data.lmdb_writer import clip_items
 from data.records import encode_test_clip, encode_test_video, encode_train, int_proto, path_proto
-from video.sampling import count_frames
+from video.sampling import count_frames, open_video
 from video.video_facts import VideoFactsCache
 
 SMALL = [(30, 120, 160), (60, 128, 170), (90, 112, 112)]  # frames, height, width
@@ -58,9 +58,9 @@ def by_threads(paths, workers, folder):
 
 def by_the_check(paths, workers, folder):
     (folder / "counts").unlink(missing_ok=True)
-    counts = VideoFactsCache(folder / "counts")
-    known, _ = decode_new({path: os.stat(path) for path in paths}, counts, workers, 60)
-    return sum(what.count for what in known.values())
+    fingerprints = {path: open_video(path).fingerprint for path in paths}
+    facts, _ = decode_new(fingerprints, VideoFactsCache(folder / "counts"), workers, 60)
+    return sum(what.count for what in facts.values())
 
 
 def command(paths, workers, folder):
