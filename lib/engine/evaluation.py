@@ -26,16 +26,16 @@ def evaluate(model, val_data, prepare, cfg, replicas, interruption) -> dict[str,
     for i in range(batches):
         interruption.check()
         timer.tic()
-        counts = 0
+        counts = torch.zeros(4 if cfg.METRICS.EVAL_FIRST_N else 2, device=replicas.device)
         for clips, labels in prepare(next(val_data)):
             scores = model(clips)
             errors = topk_errors(scores, labels)
             if cfg.METRICS.EVAL_FIRST_N:
                 errors = torch.cat([errors, first_n_errors(scores, labels, cfg.METRICS.FIRST_N)])
-            counts = counts + errors
+            counts += errors
         names = ("err", "err5", "err_N_way", "err5_N_way")
-        counts = replicas.sum(counts).tolist()
-        values = {name: 100 * count / batch_size for name, count in zip(names, counts, strict=False)}
+        sums = replicas.sum(counts).tolist()
+        values = {name: 100 * count / batch_size for name, count in zip(names, sums, strict=False)}
         averages.update(values, batch_size)
         timer.toc()
         if replicas.is_root and ((i + 1) % cfg.LOG_PERIOD == 0 or i + 1 == batches):
