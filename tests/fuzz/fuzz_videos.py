@@ -56,14 +56,14 @@ def make_seeds(folder):
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.stat().st_size}
 
 
-def sampled(path, indices_of, counts):
+def sampled(path, indices_of, cache):
     """Digests of the frames that are wanted."""
     digests = {}
 
     def keep(places, frame):
         digests.update(dict.fromkeys(places, digest(frame)))
 
-    known = sample_frames(open_video(path), indices_of, keep, counts)
+    known = sample_frames(open_video(path), indices_of, keep, cache)
     return [digests.get(place) for place in range(len(indices_of(known.count)))]
 
 
@@ -131,19 +131,19 @@ class Videos(Area):
 
     def load(self, case):
         """([digests of all frames], twice; [(indices, digests) of clips], where packets may be left out)."""
-        counts, seen = VideoFactsCache(), []
+        cache, seen = VideoFactsCache(), []
         for _ in range(2):
-            seen.append(sampled(case.path, range, counts if case.known else VideoFactsCache()))
+            seen.append(sampled(case.path, range, cache if case.known else VideoFactsCache()))
         return seen, self._clips(case.path)
 
     def _clips(self, path):
         ((_, outcome),) = self.decoders.decode([path])
         if not outcome.skips:
             return []
-        counts = VideoFactsCache()
-        counts.put(path, open_video(path).fingerprint, VideoFacts(outcome.count, None, skips=True))
+        cache = VideoFactsCache()
+        cache.put(path, open_video(path).fingerprint, VideoFacts(outcome.count, None, skips=True))
         clips = [range(start, outcome.count, 6) for start in range(outcome.count)]  # sparse enough to be read so
-        return [(clip, sampled(path, lambda count, clip=clip: clip, counts)) for clip in clips]
+        return [(clip, sampled(path, lambda count, clip=clip: clip, cache)) for clip in clips]
 
     def check(self, case, result):
         expected = every_frame(case.path)[:MAX_FRAMES]
