@@ -64,19 +64,19 @@ def ignore(places, frame):
     pass
 
 
-def frames_of(path, indices_of, counts):
+def frames_of(path, indices_of, cache):
     """(VideoFacts, the frames in the order of indices_of)."""
     frames = {}
 
     def keep(places, frame):
         frames.update(dict.fromkeys(places, frame.copy()))
 
-    known = sample_frames(open_video(path), indices_of, keep, counts)
+    known = sample_frames(open_video(path), indices_of, keep, cache)
     return known, [frames[place] for place in range(len(frames))]
 
 
-def assert_frames(path, indices_of, counts, expected):
-    known, frames = frames_of(path, indices_of, counts)
+def assert_frames(path, indices_of, cache, expected):
+    known, frames = frames_of(path, indices_of, cache)
     assert known.count == len(expected)
     for index, frame in zip(indices_of(len(expected)), frames, strict=True):
         assert np.array_equal(frame, expected[index])
@@ -86,10 +86,10 @@ def assert_frames(path, indices_of, counts, expected):
 def test_wanted_frames_only(video):
     expected = everything(video)
     assert len(expected) == 40
-    counts, kept = VideoFactsCache(), []
+    cache, kept = VideoFactsCache(), []
     for _ in range(2):  # once with F unknown, once known
         facts = sample_frames(
-            open_video(video), lambda n: [n - 3, 5, 5, 0], lambda *call: kept.append(str(call)), counts
+            open_video(video), lambda n: [n - 3, 5, 5, 0], lambda *call: kept.append(str(call)), cache
         )
         assert facts == VideoFacts(40, None)
     assert kept == 2 * [str(([3], expected[0])), str(([1, 2], expected[5])), str(([0], expected[37]))]
@@ -99,49 +99,49 @@ def test_wanted_frames_only(video):
 @given(st.data())
 def test_any_clip_agrees_with_reading_everything(video, data):
     indices = data.draw(st.lists(st.integers(0, 39), min_size=1, max_size=12))
-    counts = data.draw(st.sampled_from([VideoFactsCache(), KNOWN]))
-    assert_frames(video, lambda n: indices, counts, EVERYTHING.setdefault(video, everything(video)))
+    cache = data.draw(st.sampled_from([VideoFactsCache(), KNOWN]))
+    assert_frames(video, lambda n: indices, cache, EVERYTHING.setdefault(video, everything(video)))
 
 
 KNOWN, EVERYTHING = VideoFactsCache(), {}
 
 
 def test_reading_stops_after_the_last_wanted_frame(video, false_claim):
-    counts = VideoFactsCache()
-    sample_frames(open_video(video), lambda n: [3], ignore, counts)
+    cache = VideoFactsCache()
+    sample_frames(open_video(video), lambda n: [3], ignore, cache)
     assert false_claim.grabs >= 40
     false_claim.grabs = 0
-    sample_frames(open_video(video), lambda n: [3, 7], ignore, counts)
+    sample_frames(open_video(video), lambda n: [3, 7], ignore, cache)
     assert false_claim.grabs == 8
 
 
 @pytest.mark.parametrize("known", [False, True])
 def test_stopping(video, false_claim, known):
-    counts = VideoFactsCache()
+    cache = VideoFactsCache()
     if known:
-        sample_frames(open_video(video), lambda n: [0], ignore, counts)
+        sample_frames(open_video(video), lambda n: [0], ignore, cache)
     false_claim.grabs = 0
     with pytest.raises(Stopped):
-        sample_frames(open_video(video), lambda n: [30], ignore, counts, stopped=lambda: false_claim.grabs == 7)
+        sample_frames(open_video(video), lambda n: [30], ignore, cache, stopped=lambda: false_claim.grabs == 7)
     assert false_claim.grabs == 7
 
 
 def test_content_that_changed_unnoticed(video, tmp_path):
-    # Size and time say that the file is the one that was met; it has fewer frames.
-    counts = VideoFactsCache()
-    counts.put(video, open_video(video).fingerprint, VideoFacts(60, None))
-    assert_frames(video, lambda n: [0, n - 1], counts, everything(video))
-    assert counts.get(video, open_video(video).fingerprint) == VideoFacts(40, None)
+    # Size and time suggest that the file is the known one, but it has fewer frames.
+    cache = VideoFactsCache()
+    cache.put(video, open_video(video).fingerprint, VideoFacts(60, None))
+    assert_frames(video, lambda n: [0, n - 1], cache, everything(video))
+    assert cache.get(video, open_video(video).fingerprint) == VideoFacts(40, None)
 
 
 @pytest.mark.parametrize("claim", [-1, 0, 1, 39, 41, 60, 100000, -9.3e18])
 def test_the_claim_never_shows(video, false_claim, claim):
     expected = everything(video)
     false_claim.claim = claim
-    counts = VideoFactsCache()
+    cache = VideoFactsCache()
     assert count_frames(video) == 40
     for _ in range(2):
-        assert_frames(video, lambda n: [n // 2, n - 1], counts, expected)
+        assert_frames(video, lambda n: [n // 2, n - 1], cache, expected)
 
 
 def test_a_large_shortfall_is_damage(video, false_claim):
@@ -151,7 +151,7 @@ def test_a_large_shortfall_is_damage(video, false_claim):
         assert (damage == f"40 frames decode where the container claims {claim}") == damaged
 
 
-def test_failures_inside_are_skipped_and_told(video, false_claim, monkeypatch):
+def test_failures_inside_are_skipped_and_reported(video, false_claim, monkeypatch):
     expected = everything(video)
     bad = {10, 11, 30}
     pattern = []
@@ -179,13 +179,13 @@ def test_only_the_first_10000_frames_count(video, false_claim, monkeypatch):
     assert decoder.MAX_FRAMES == 25 and count_frames(video) == 25
 
 
-def test_a_changed_file_is_met_anew(tmp_path):
+def test_a_changed_file_is_decoded_again(tmp_path):
     path = str(tmp_path / "v.avi")
-    counts = VideoFactsCache()
+    cache = VideoFactsCache()
     for n in (20, 12):
         write_video(path, moving_square(n, 64, 64), fourcc="MJPG")
         os.utime(path, ns=(n, n))
-        assert sample_frames(open_video(path), lambda n: [n - 1], ignore, counts).count == n
+        assert sample_frames(open_video(path), lambda n: [n - 1], ignore, cache).count == n
 
 
 @pytest.mark.parametrize(
@@ -272,7 +272,7 @@ def make(kind, folder):
         ("name", "has a name that is not UTF-8"),
     ],
 )
-def test_bad_videos_tell_why(tmp_path, kind, reason):
+def test_bad_videos_say_why(tmp_path, kind, reason):
     path = make(kind, tmp_path)
     for _ in range(2):
         with pytest.raises(BadVideo) as caught:
@@ -338,12 +338,12 @@ def test_the_damaged_video_is_always_the_same(shared):
 
 def test_decoding_a_video_again_and_again_leaves_nothing_behind(tmp_path):
     path = str(write_video(tmp_path / ("long" * 50 + ".mp4"), moving_square(2, 64, 64)))
-    counts = VideoFactsCache()
+    cache = VideoFactsCache()
 
     def decode(times):
         for _ in range(times):
             # A new string each time, as from a record.
-            sample_frames(open_video("".join(list(path))), lambda count: (0,), lambda places, frame: None, counts)
+            sample_frames(open_video("".join(list(path))), lambda count: (0,), lambda places, frame: None, cache)
 
     decode(5)
     tracemalloc.start()

@@ -37,10 +37,10 @@ def made(tmp_path_factory):
 
 
 every_frame_once = cache(every_frame)
-COUNTS = VideoFactsCache()
+CACHE = VideoFactsCache()
 
 
-def assert_clip(path, expected, start, length, rate, counts):
+def assert_clip(path, expected, start, length, rate, cache):
     """start is in 0..1, as the draws are; it may lie anywhere, so that clips wrap round."""
     clip = [None] * length
 
@@ -51,7 +51,7 @@ def assert_clip(path, expected, start, length, rate, counts):
         for place in places:
             clip[place] = digest(frame)
 
-    assert sample_frames(open_video(path), indices_of, keep, counts).count == len(expected)
+    assert sample_frames(open_video(path), indices_of, keep, cache).count == len(expected)
     assert clip == [expected[index] for index in indices_of(len(expected))]
 
 
@@ -67,7 +67,7 @@ clips = {
 @given(which=st.integers(0, len(VIDEOS) - 1), **clips)
 def test_made_videos(made, which, start, length, rate, known):
     path = made[which]
-    assert_clip(path, every_frame_once(path), start, length, rate, COUNTS if known else VideoFactsCache())
+    assert_clip(path, every_frame_once(path), start, length, rate, CACHE if known else VideoFactsCache())
 
 
 def damage(content, draw):
@@ -94,10 +94,10 @@ def test_damaged_videos(made, tmp_path, which, data, start, length, rate, known)
         with pytest.raises(BadVideo):
             count_frames(str(path))
         return
-    counts = VideoFactsCache()
+    cache = VideoFactsCache()
     try:
         for _ in range(1 + known):
-            assert_clip(str(path), expected, start, length, rate, counts)
+            assert_clip(str(path), expected, start, length, rate, cache)
     except BadVideo as error:
         # Some ruins decode, but to nothing that has a picture format.
         assert "cannot be converted" in error.reason or "is a text file" in error.reason
@@ -126,6 +126,6 @@ def test_real_videos(shared):
         expected = every_frame(path)
         if not expected:
             continue
-        counts = VideoFactsCache()
+        cache = VideoFactsCache()
         for length, rate in ((8, 8), (32, 2), (5, 1 + len(expected) // 4)):
-            assert_clip(path, expected, rng.random(), length, rate, counts)
+            assert_clip(path, expected, rng.random(), length, rate, cache)

@@ -173,7 +173,7 @@ def test_classes_of_ones_own_numbered_and_split(tool, tmp_path):
 
     (tmp_path / "own/new").mkdir()
     words = ["gen_py_list.py", "own", "train.txt", "--make_classids", "ids.json"]
-    assert_one_line(tool(*words), "ids.json: is there with other classes")
+    assert_one_line(tool(*words), "ids.json: has other classes")
     (tmp_path / "own/new").rmdir()
     assert_one_line(tool(*words, "--val_share", "0.5"), "--val_list")
     assert_one_line(tool(*words, "--val_list", "v.txt", "--val_share", "1"), "--val_share between 0 and 1")
@@ -360,14 +360,14 @@ def test_downscale_that_is_stopped_leaves_no_half_video(repo, tool, fake, tmp_pa
     while len(list((tmp_path / "out").rglob(".*.tmp.mp4"))) < 2:
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    assert_one_line(tool(*ARGS, **fake), "another downscale_video_joblib.py is at work")
+    assert_one_line(tool(*ARGS, **fake), "another downscale_video_joblib.py is running")
     process.send_signal(number)
     # Not communicate(): after SIGKILL the fake ffmpegs live on and hold the pipes.
     assert process.wait(timeout=20) == (-9 if number == signal.SIGKILL else 1)
     if number == signal.SIGKILL:
         os.killpg(process.pid, signal.SIGKILL)
     else:
-        assert process.stderr.read().endswith("error: stopped; the same command goes on from here\n")
+        assert process.stderr.read().endswith("error: stopped; run the same command again to continue\n")
         assert files_under(tmp_path / "out") == [".downscale.lock"]
     process.stdout.close()
     process.stderr.close()

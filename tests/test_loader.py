@@ -114,13 +114,13 @@ def test_the_number_of_workers_does_not_show(source):
     assert_same(take(train_loader(source, workers=7, facts=VideoFactsCache()), 6), expected)
 
 
-def test_what_was_met_before_does_not_show(source):
+def test_what_is_known_already_does_not_show(source):
     facts = VideoFactsCache()
     first = take(train_loader(source, facts=facts), 6)
     assert_same(take(train_loader(source, facts=facts), 6), first)
 
 
-def test_going_on_at_a_position(source):
+def test_continuing_at_a_position(source):
     expected = take(train_loader(source), 7)
     with train_loader(source) as loader:
         for _ in range(3):
@@ -323,7 +323,7 @@ def test_the_process_ends(repo, videos, tmp_path, loader, end):
 
 
 def test_closing_does_not_wait_for_a_long_video(source, monkeypatch):
-    """The threads end with the frame that they are at, not with the video."""
+    """The threads finish their current frame, not the video."""
     grabbed, real = [], loader_module.sample_frames
 
     def endless(video, indices_of, keep, facts, stopped):
@@ -407,7 +407,7 @@ def test_a_video_is_decoded_once_whatever_the_order(test_source, monkeypatch):
 
 
 def test_part_of_a_test(test_source):
-    # As when one goes on after an interruption, or the last batch wraps to the first records again.
+    # As when a test continues after an interruption, or the last batch wraps around to the first records.
     ordinals = [20, 53, 0, 1, 0]
     found = by_ordinal(scored(test_source, ordinals))
     assert sorted(found) == [0, 1, 20, 53]

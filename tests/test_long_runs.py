@@ -27,6 +27,7 @@ from formats.caffe2_pickle import load
 from utils.errors import Hang, UserError
 from video import decoder
 from video.bad_videos import BadVideos
+from video.sampling import count_frames
 
 
 def errors_in(log):
@@ -166,7 +167,7 @@ def test_a_full_disk_while_data_are_prepared(script, words, repo, tmp_path):
         assert re.search("cannot be written: .*(No space left on device|is the disk full)|OpenCV cannot write", line)
         # Nothing is left but what is whole.
         for path in folder.rglob("*.*"):
-            assert path.name.startswith("scene_") and decoder.count_frames(str(path)) >= 24, path
+            assert path.name.startswith("scene_") and count_frames(str(path)) >= 24, path
 
 
 # ------------------------------------------------------------------------------------------------ an LMDB that changes
@@ -262,6 +263,7 @@ def test_a_device_that_is_lost_while_training(zygote, repo, data, tmp_path):
 HANGING = """
 import itertools, threading
 from video import decoder
+from video.sampling import count_frames
 def grabbed(capture, end, seen, before=decoder._grabbed):
     for index in before(capture, end, seen):
         if threading.current_thread().name.startswith("decoder") and next(grabs) == {number}:

@@ -93,7 +93,7 @@ def test_the_wrong_kind_is_named(value, mode, came, expected):
         (b"just text, nothing else", "record k1"),
     ],
 )
-def test_what_is_no_record_is_told_with_its_key(value, part):
+def test_what_is_not_a_record_is_reported_with_its_key(value, part):
     with pytest.raises(RecordError) as caught:
         parse_train(value, b"k1")
     assert "record k1" in str(caught.value) and part in str(caught.value)
@@ -105,7 +105,7 @@ def test_negative_indices_are_refused():
         parse_test(value, b"k", 0)
 
 
-def test_unknown_fields_are_stepped_over():
+def test_unknown_fields_are_skipped():
     unknown = b"\x78\x01" + b"\x79" + bytes(8) + b"\x7a\x02ab" + b"\x7d" + bytes(4)
     dims, name, device = b"\x08\x01", b":\x04path", b"B\x02\x08\x01"
     path = tensor(dims + b"\x10\x04" + unknown + b"2\x05a.avi" + name + device)

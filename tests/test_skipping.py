@@ -32,19 +32,19 @@ FRAMES = every_frame(PATH)
 
 def knowing(path, count=COUNT):
     """VideoFactsCache that know a file as one of which packets may be left out."""
-    counts = VideoFactsCache()
-    counts.put(str(path), open_video(str(path)).fingerprint, VideoFacts(count, None, skips=True))
-    return counts
+    cache = VideoFactsCache()
+    cache.put(str(path), open_video(str(path)).fingerprint, VideoFacts(count, None, skips=True))
+    return cache
 
 
-def clip(path, indices, counts):
+def clip(path, indices, cache):
     """Digests of the wanted frames, in their order."""
     found = {}
 
     def keep(places, frame):
         found.update(dict.fromkeys(places, digest(frame)))
 
-    sample_frames(open_video(str(path)), lambda count: indices, keep, counts)
+    sample_frames(open_video(str(path)), lambda count: indices, keep, cache)
     return [found[place] for place in range(len(indices))]
 
 
@@ -93,17 +93,17 @@ def test_fewer_frames_are_decoded(grabs, decoded):
 
 
 @pytest.mark.parametrize("indices", [range(COUNT), range(0, COUNT, 3), range(8), [0, 0, 1]])
-def test_dense_clips_are_read_as_ever(indices, grabs):
+def test_dense_clips_are_read_as_usual(indices, grabs):
     assert clip(PATH, indices, knowing(PATH)) == [FRAMES[index] for index in indices]
     assert grabs == list(range(max(indices) + 1))
 
 
 def test_nothing_is_left_out_unless_it_is_known_that_it_may(grabs):
     for known in (VideoFacts(COUNT, None), VideoFacts(COUNT, None, skips=False)):
-        counts = VideoFactsCache()
-        counts.put(PATH, open_video(PATH).fingerprint, known)
+        cache = VideoFactsCache()
+        cache.put(PATH, open_video(PATH).fingerprint, known)
         grabs.clear()
-        clip(PATH, [50, 58], counts)
+        clip(PATH, [50, 58], cache)
         assert grabs == list(range(59))
 
 
@@ -121,7 +121,7 @@ def test_stopping(decoded):
 
 
 def test_what_is_known_proves_wrong(tmp_path, grabs):
-    """A file that has changed behind its size and time: read as ever, and counted anew where that is needed."""
+    """A file that has changed behind its size and time: read as usual, and counted again where needed."""
     other = write_video(tmp_path / "other.mp4", moving_square(40, 64, 96))
     assert clip(other, [9, 30], knowing(other, 40)) == [every_frame(str(other))[index] for index in (9, 30)]
     cut = tmp_path / "cut.mp4"  # its last third is zeros
@@ -132,12 +132,12 @@ def test_what_is_known_proves_wrong(tmp_path, grabs):
     cut.write_bytes(content[:middle] + bytes(end - middle) + content[end:])
     expected = every_frame(str(cut))
     assert 20 < len(expected) < COUNT
-    counts, indices = knowing(cut), {}
+    cache, indices = knowing(cut), {}
 
     def keep(places, frame):
         indices.update(dict.fromkeys(places, digest(frame)))
 
-    known = sample_frames(open_video(str(cut)), lambda count: [count - 9, count - 1], keep, counts)
+    known = sample_frames(open_video(str(cut)), lambda count: [count - 9, count - 1], keep, cache)
     assert known.count == len(expected) and indices == {0: expected[-9], 1: expected[-1]}
 
 
@@ -145,9 +145,9 @@ def test_a_loader_gives_the_same_clips(tmp_path, decoded):
     write_list(tmp_path / "train.txt", [H264], [0])
     source = open_train_source(tmp_path, "train", 0, True)
 
-    def batches(counts):
+    def batches(cache):
         with TrainLoader(source, TrainClips(4, 6, 32, (32, 40)), batch_size=3, replicas=1, local_replicas=[0], seed=1,
-                         purpose="train", num_classes=1, workers=2, bad_videos=BadVideos(), facts=counts) as loader:
+                         purpose="train", num_classes=1, workers=2, bad_videos=BadVideos(), facts=cache) as loader:
             return [next(loader)[0][0].numpy().copy() for _ in range(4)]
 
     expected = batches(VideoFactsCache())
@@ -282,7 +282,7 @@ def test_more_reordering_than_there_may_be(monkeypatch):
     assert skipping_is_exact(PATH, COUNT) is False
 
 
-def test_large_files_are_read_as_ever(monkeypatch):
+def test_large_files_are_read_as_usual(monkeypatch):
     monkeypatch.setattr(skip_check, "_MAX_BYTES", 10_000)
     assert skipping_is_exact(PATH, COUNT) is False
 
@@ -298,14 +298,14 @@ def damaged_in(number, path):
 
 
 def complaints(path):
-    """What FFmpeg says of a file, by a process of its own."""
+    """What FFmpeg prints about a file, in a separate process."""
     program = "import sys, cv2; capture = cv2.VideoCapture(sys.argv[1])\nfor _ in range(500): capture.grab()"
     return subprocess.run([sys.executable, "-c", program, path], env=os.environ | {"OPENCV_FFMPEG_LOGLEVEL": "32"},
                           capture_output=True, text=True, check=True, timeout=60).stdout
 
 
 def test_damage_that_the_decoder_conceals(tmp_path):
-    """All frames come, so F tells nothing; but what they are like may depend on all that was decoded before."""
+    """All frames decode, so F shows nothing; but their content may depend on everything decoded before."""
     assert outcome_of(H264) == Outcome(COUNT, None, skips=True)
     assert complaints(H264) == ""
     concealed = [path for path in (damaged_in(number, tmp_path / f"{number}.mp4") for number in range(10, 40, 5))
@@ -315,7 +315,7 @@ def test_damage_that_the_decoder_conceals(tmp_path):
         assert outcome_of(path) == Outcome(len(every_frame(str(path))), None, skips=False)
 
 
-def test_what_is_said_in_the_check_of_a_video_is_not_held_against_the_next():
+def test_messages_about_one_video_do_not_count_against_the_next():
     class Complaints:
         came = iter([True, False])
 
@@ -348,8 +348,8 @@ def test_real_videos(shared):
         if not outcome.skips or outcome.count < 60:
             continue
         helped.append(path)
-        expected, counts = every_frame(path), knowing(path, outcome.count)
+        expected, cache = every_frame(path), knowing(path, outcome.count)
         for length, rate in ((8, 8), (32, 6), (5, 1 + outcome.count // 4)):
             indices = clip_indices(int(rng.random() * outcome.count), length, rate, outcome.count).tolist()
-            assert clip(path, indices, counts) == [expected[index] for index in indices]
+            assert clip(path, indices, cache) == [expected[index] for index in indices]
     assert helped

@@ -55,7 +55,7 @@ def test_empty_and_missing_lists(tmp_path):
 # ------------------------------------------------------------------------------------------------- train
 
 
-def test_lmdb_is_read_in_order_again_and_again(tmp_path):
+def test_lmdb_is_read_in_order_repeatedly(tmp_path):
     write_items(tmp_path / "train", train_items(ENTRIES))
     source = open_train_source(tmp_path, "train", seed=1, shuffle=True)
     expected = [TrainRecord("a.mp4", 3), TrainRecord("b c.mp4", 1), TrainRecord("a.mp4", 0)]
@@ -78,7 +78,7 @@ def test_lmdb_with_other_keys(tmp_path):
         open_train_source(tmp_path, "odd", 0, False).record(1)
 
 
-def test_list_is_shuffled_anew_every_pass(tmp_path):
+def test_list_is_reshuffled_every_pass(tmp_path):
     n = 50
     write_list(tmp_path / "train.txt", [f"v{i}" for i in range(n)], range(n))
     labels = [record.label for record in records(open_train_source(tmp_path, "train", 7, True), 3 * n)]
@@ -143,7 +143,7 @@ def broken(tmp_path, kind):
         ("no records", "has no records"),
     ],
 )
-def test_what_is_no_lmdb_is_told(tmp_path, kind, part):
+def test_what_is_not_an_lmdb_is_reported(tmp_path, kind, part):
     broken(tmp_path, kind)
     for opened in (
         lambda: open_train_source(tmp_path, "train", 0, True),
@@ -153,7 +153,7 @@ def test_what_is_no_lmdb_is_told(tmp_path, kind, part):
             opened()
 
 
-def test_a_record_that_is_none_names_key_and_lmdb(tmp_path):
+def test_a_bad_record_is_named_with_key_and_lmdb(tmp_path):
     write_items(tmp_path / "train", clip_items(ENTRIES, None))
     with pytest.raises(UserError, match="record 0 of .*/train looks like one of a single-crop test LMDB"):
         open_train_source(tmp_path, "train", 0, True)

@@ -107,6 +107,19 @@ def test_resize_is_bilinear_with_half_pixel_centres():
     frame = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
     assert transforms.resize(frame, (40, 24)).shape == (40, 24, 3)
     assert np.array_equal(transforms.resize(frame, (20, 30)), cv2.resize(frame, (30, 20)))
+    for size in ((40, 24), (20, 30)):
+        out = np.empty((2, *size, 3), np.uint8)
+        assert np.shares_memory(transforms.resize(frame, size, out=out[1]), out)
+        assert np.array_equal(out[1], transforms.resize(frame, size))
+
+
+def test_the_order_of_channels_does_not_change_resizing():
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        height, width, *size = rng.integers(2, 90, 4).tolist()
+        frame = rng.integers(0, 256, (height, width, 3), np.uint8)
+        bgr, rgb = (transforms.resize(pixels, tuple(size)) for pixels in (frame, frame[..., ::-1].copy()))
+        assert np.array_equal(bgr, rgb[..., ::-1])
 
 
 def test_cut_and_mirror():

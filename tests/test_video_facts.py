@@ -60,7 +60,7 @@ def test_a_changed_file_is_not_known(tmp_path, fingerprint):
     assert VideoFactsCache(tmp_path / "counts.txt").get("a.mp4", fingerprint_of(tmp_path / "v")) is None
 
 
-def test_another_decoder_counts_anew(tmp_path, fingerprint, monkeypatch):
+def test_another_decoder_counts_again(tmp_path, fingerprint, monkeypatch):
     fill(VideoFactsCache(tmp_path / "counts.txt"), fingerprint)
     monkeypatch.setattr(video_facts, "DECODER", "opencv-0")
     assert VideoFactsCache(tmp_path / "counts.txt").get("a.mp4", fingerprint) is None
@@ -87,7 +87,7 @@ def test_whatever_stands_in_the_file_no_count_is_wrong(tmp_path_factory, data):
     facts = VideoFactsCache(file)
     for i, path in enumerate(PATHS):
         assert facts.get(path, fingerprint) in (None, VideoFacts(i + 1, "damage: “x”" if i % 2 else None))
-    # What is met from now on is remembered all the same.
+    # What is learned from now on is remembered all the same.
     fill(facts, fingerprint)
     assert_filled(VideoFactsCache(file), fingerprint)
 

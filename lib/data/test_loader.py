@@ -174,7 +174,7 @@ class _TestVideo:
             most = len(self._temporal_indices) * self._clips.length
             self._frames = self._memory.tensor((most, *size, 3)).numpy()
         (place,) = places
-        self._frames[place] = transforms.resize(frame, size)
+        transforms.resize(frame, size, out=self._frames[place])
 
     def clip(self, temporal_index):
         """The frames of a clip, each H x W x 3."""

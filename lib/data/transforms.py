@@ -41,12 +41,18 @@ def scaled_size(height: int, width: int, short_side: int) -> tuple[int, int]:
     return (short_side, long_side) if height <= width else (long_side, short_side)
 
 
-def resize(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Scale a frame (H x W x 3, uint8) bilinearly to size (height, width). May return the frame itself."""
+def resize(frame: np.ndarray, size: tuple[int, int], out: np.ndarray | None = None) -> np.ndarray:
+    """Scale a frame (H x W x 3, uint8) bilinearly to size (height, width).
+
+    Returns `out`, if given (contiguous, of that size), filled with the result; else the result may be the frame itself.
+    """
     height, width = size
-    if frame.shape[:2] == (height, width):
+    if frame.shape[:2] != (height, width):
+        return cv2.resize(frame, (width, height), dst=out, interpolation=cv2.INTER_LINEAR)
+    if out is None:
         return frame
-    return cv2.resize(frame, (width, height), interpolation=cv2.INTER_LINEAR)
+    out[:] = frame
+    return out
 
 
 def crop_offsets(height: int, width: int, crop: int, spatial_index: int | None = None) -> tuple[int, int]:

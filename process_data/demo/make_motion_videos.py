@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """Make the demo's videos: classes that differ only in how things move, never in how a single frame looks.
 
-A scene is a background, a wall of squares over it and four phases: where the squares are across, where they
-are up and down, how large they are, how bright they are. Every scene is filmed once per class; the class
-only says which phase runs while the camera does. A phase is uniform and stays uniform while it runs, so the
-frames of all classes follow one distribution, and no background belongs to a class. Motions go either way, so
-a mirror turns no class into another.
+A scene is a background, a grid of squares over it and four phases: the horizontal position of the squares, their
+vertical position, their size, their brightness. Every scene is filmed once per class; the class only determines which
+phase advances meanwhile. A phase is uniformly distributed and remains so while it advances, so the frames of all
+classes follow one distribution, and no background belongs to a class. Motions go either way, so mirroring turns no
+class into another.
 
     python process_data/demo/make_motion_videos.py OUT [--seed 0] [--train 40] [--val 8]
 
@@ -29,8 +29,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "lib"))
 from utils.cli import run
 from utils.errors import UserError
 from utils.files import atomic_write, make_folder, temporary_beside
+from video.bad_videos import BadVideo
+from video.sampling import count_frames
 
-# Which phase runs; the order gives the class ids.
+# Which phase advances; the order gives the class ids.
 CLASSES = {
     "across": ("x",),
     "fading": ("light",),
@@ -44,11 +46,11 @@ LENGTHS = (24, 60)  # frames, both ends included
 GRID = (0.35, 0.5)  # from one square to the next, of the frame's short side
 SIDES = (0.3, 0.8)  # of a square, of the grid
 LIGHTS = (80, 250)  # of a square; its inside is dark
-ROUNDS = {"x": (16, 24), "y": (16, 24), "size": (20, 28), "light": (14, 20)}  # frames until a phase is back
+ROUNDS = {"x": (16, 24), "y": (16, 24), "size": (20, 28), "light": (14, 20)}  # frames until a phase repeats
 
 
 class Scene(NamedTuple):
-    """Everything that a video shows but for its class. Phases are in 0..1, speeds in phase per frame."""
+    """Everything that a video shows except its class. Phases are in 0..1, speeds in phase per frame."""
 
     width: int
     height: int
@@ -60,8 +62,8 @@ class Scene(NamedTuple):
     speeds: dict
 
 
-def draw_scene(seed, split, number):
-    """Scene `number` of a split. Every draw follows from the three arguments."""
+def draw_scene(seed: int, split: str, number: int) -> Scene:
+    """Scene `number` of a split. The three arguments determine every draw."""
     rng = np.random.default_rng([seed, crc32(split.encode()), number])
     width, height = FRAME_SIZES[rng.integers(len(FRAME_SIZES))]
     return Scene(
@@ -76,8 +78,8 @@ def draw_scene(seed, split, number):
     )
 
 
-def render(scene, label):
-    """The frames of a scene as class `label` has it: a list of height x width x 3 uint8 arrays, BGR."""
+def render(scene: Scene, label: str) -> list[np.ndarray]:
+    """The frames of a scene as class `label`: height x width x 3 uint8 arrays, BGR."""
     running = CLASSES[label]
     return [
         _render_frame(scene, {
@@ -88,7 +90,7 @@ def render(scene, label):
     ]
 
 
-def write_video(path, frames, rate):
+def write_video(path: Path, frames: list[np.ndarray], rate: int) -> None:
     """Write frames as MPEG-4 into path. The file appears under its name only when it is complete."""
     height, width = frames[0].shape[:2]
     with temporary_beside(path, path.suffix) as part:
@@ -98,16 +100,24 @@ def write_video(path, frames, rate):
         for frame in frames:
             writer.write(frame)
         writer.release()
-        # The writer says nothing of a full disk.
-        if cv2.VideoCapture(str(part), cv2.CAP_FFMPEG).get(cv2.CAP_PROP_FRAME_COUNT) != len(frames):
+        # The writer does not report a full disk.
+        if readable_frames(part) != len(frames):
             raise UserError(f"{path}: OpenCV cannot write the whole video here: is the disk full?")
         with open(part, "rb") as file:
             os.fsync(file.fileno())
         os.replace(part, path)
 
 
-def make_dataset(out, seed, counts):
-    """Write counts[split] scenes of every split, each as every class; returns how many videos are new."""
+def readable_frames(path: Path) -> int:
+    """Number of frames that decode; 0 if it is not a video."""
+    try:
+        return count_frames(str(path))
+    except BadVideo:
+        return 0
+
+
+def make_dataset(out: str | os.PathLike, seed: int, counts: dict[str, int]) -> int:
+    """Write counts[split] scenes of every split, each as every class. Returns the number of new videos."""
     written = 0
     for split, count in counts.items():
         for number in range(count):
@@ -132,7 +142,7 @@ def _draw_background(rng, width, height):
 
 
 def _between(limits, phase):
-    """From the lower limit to the upper one and back in one round: as uniform as the phase is."""
+    """From the lower limit to the upper one and back in one period: uniform if the phase is."""
     low, high = limits
     return low + (high - low) * (1 - abs(2 * phase - 1))
 
@@ -140,7 +150,7 @@ def _between(limits, phase):
 def _render_frame(scene, phases):
     side = _between(SIDES, phases["size"])
     light = _between(LIGHTS, phases["light"])
-    # How far a pixel is from the middle of its square, in units of the grid: at most 1/2.
+    # Distance of a pixel from the centre of its square, in units of the grid: at most 1/2.
     across = abs((np.arange(scene.width) / scene.grid - phases["x"]) % 1 - 0.5)
     down = abs((np.arange(scene.height) / scene.grid - phases["y"]) % 1 - 0.5)
     distance = np.maximum(across, down[:, None])
@@ -150,7 +160,7 @@ def _render_frame(scene, phases):
     return frame
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", metavar="OUT", help="folder for the videos")
     parser.add_argument("--seed", type=int, default=0)

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Write a list with another folder in its paths, e.g. after the videos have moved or have been downscaled.
+"""Replace a folder name in the paths of a list, e.g. after the videos have been moved or downscaled.
 
     change_listname.py trainlist_full.txt trainlist.txt /data/train/ /data/train_256/
 """
@@ -20,14 +20,14 @@ from utils.files import atomic_write  # noqa: E402
 logger = logging.getLogger(__name__)
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("src", help="list to read")
     parser.add_argument("out", help="list to write")
     parser.add_argument("old", help="folder name in the paths of SRC")
-    parser.add_argument("new", help="what to write in its place, everywhere")
+    parser.add_argument("new", help="its replacement, everywhere")
     args = parser.parse_args()
     cli.setup_logging()
     if not args.old:

@@ -1,4 +1,4 @@
-"""Write the train or val LMDB of a list of videos: one record a line, in the order of the list."""
+"""Write the train or val LMDB of a list of videos: one record per line, in the order of the list."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Write the test LMDB of a list of videos for single-crop testing: 10 clips a video."""
+"""Write the test LMDB of a list of videos for single-crop testing: 10 clips per video."""
 
 import sys
 from functools import partial

@@ -1,4 +1,4 @@
-"""Write the test LMDB of a list of videos for 3-crop testing with mirrors: 60 clips a video."""
+"""Write the test LMDB of a list of videos for 3-crop testing with mirrors: 60 clips per video."""
 
 import sys
 from functools import partial

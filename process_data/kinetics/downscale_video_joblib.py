@@ -3,7 +3,8 @@
 
 FOLDER/<class>/<file> becomes OUT/<class>/<file>, where <class>/<file> are the last two parts of a path in the
 list. What OUT has already is skipped, so the same command continues a run that was stopped. A video appears
-in OUT only when it is complete. Ends with the videos that failed and why, and then with status 1.
+in OUT only when it is complete. At the end, the videos that failed are listed with the reason; then the exit status
+is 1.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from pathlib import Path, PurePath
@@ -30,11 +32,11 @@ from utils.files import make_folder, temporary_name  # noqa: E402
 logger = logging.getLogger(__name__)
 
 HEIGHT = 256
-# An even width, as most encoders want it; oh is the output's height, a the input's aspect ratio.
+# An even width, as most encoders require; oh is the output's height, a the input's aspect ratio.
 SCALE = f"scale=trunc(oh*a/2)*2:{HEIGHT}"
 
 
-def main():
+def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -49,7 +51,7 @@ def main():
         "--out", type=Path, default="YOUR_DATASET_FOLDER/train_256/",
         help="where they go (default: %(default)s)",
     )
-    parser.add_argument("--jobs", type=int, default=16, help="videos at a time (default: %(default)s)")
+    parser.add_argument("--jobs", type=int, default=16, help="videos processed at the same time (default: %(default)s)")
     args = parser.parse_args()
     cli.setup_logging()
     ffmpeg = shutil.which("ffmpeg")
@@ -62,21 +64,22 @@ def main():
 
     names, failures = read_names(args.list_file)
     if not args.folder.is_dir():
-        raise UserError(f"--folder: expected the folder of the videos, got {args.folder}, which is none")
+        raise UserError(f"--folder: expected the folder of the videos, got {args.folder}, which is not a folder")
     with alone_in(args.out):
         todo = [name for name in names if not (args.out / name).exists()]
         logger.info("%d videos, %d done before", len(names) + len(failures), len(names) - len(todo))
         failures |= downscale_all(ffmpeg, args.folder, args.out, todo, args.jobs)
     logger.info("%d videos rescaled, %d failed", len(todo) - len(failures.keys() & set(todo)), len(failures))
     for name, reason in sorted(failures.items()):
-        # A name that is not UTF-8 must not keep the list of failures from being shown.
+        # A name that is not UTF-8 must not prevent the list of failures from being shown.
         logger.error("%s: %s", os.fsencode(name).decode(errors="backslashreplace"), reason)
     return 1 if failures else 0
 
 
-def read_names(list_file):
-    """The distinct `<class>/<file>` of a list, and {line: reason} of the lines that have none."""
-    names, failures = {}, {}
+def read_names(list_file: str) -> tuple[list[str], dict[str, str]]:
+    """The distinct `<class>/<file>` of a list, and {line: reason} of the lines without one."""
+    names: dict[str, None] = {}
+    failures: dict[str, str] = {}
     with open_list(list_file) as file:
         for line in filter(None, map(bytes.strip, file)):
             path = os.fsdecode(split_line(line)[0] or line)
@@ -92,8 +95,8 @@ def read_names(list_file):
 
 
 @contextmanager
-def alone_in(out):
-    """Make the folder and hold a lock in it: two runs would write to the same unfinished files."""
+def alone_in(out: Path) -> Iterator[None]:
+    """Make the folder and hold a lock in it, as two runs would write to the same unfinished files."""
     make_folder(out)
     try:
         lock = open(out / ".downscale.lock", "w")  # noqa: SIM115
@@ -103,15 +106,15 @@ def alone_in(out):
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UserError(f"{out}: another downscale_video_joblib.py is at work there") from None
+            raise UserError(f"{out}: another downscale_video_joblib.py is running there") from None
         yield
 
 
-def downscale_all(ffmpeg, folder, out, names, jobs):
-    """Rescale `names` from `folder` to `out`, `jobs` at a time. Returns {name: reason} of the failed."""
-    failures = {}
-    running = set()
-    # Ctrl-C, and a scheduler's SIGTERM: stop what runs, begin nothing more, and clean up.
+def downscale_all(ffmpeg: str, folder: Path, out: Path, names: list[str], jobs: int) -> dict[str, str]:
+    """Rescale `names` from `folder` to `out`, `jobs` at a time. Returns {name: reason} of those that failed."""
+    failures: dict[str, str] = {}
+    running: set[subprocess.Popen] = set()
+    # On Ctrl-C, and on a scheduler's SIGTERM, stop what runs, start nothing more, and clean up.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with ThreadPoolExecutor(jobs) as pool:
         futures = {
@@ -127,7 +130,7 @@ def downscale_all(ffmpeg, folder, out, names, jobs):
             pool.shutdown(wait=False, cancel_futures=True)
             for process in list(running):
                 process.kill()
-            raise UserError("stopped; the same command goes on from here") from None
+            raise UserError("stopped; run the same command again to continue") from None
     return failures
 
 
@@ -135,16 +138,16 @@ class DownscaleError(Exception):
     """Why one video was not rescaled."""
 
 
-def downscale(ffmpeg, source, target, running):
+def downscale(ffmpeg: str, source: Path, target: Path, running: set[subprocess.Popen]) -> None:
     """Rescale one video. `target` appears when it is complete, or not at all.
 
     Args:
         ffmpeg: the program.
         source, target: paths of videos.
-        running: set that holds the process while it runs.
+        running: set that contains the process while it runs.
 
     Raises:
-        DownscaleError: with the reason.
+        DownscaleError: it failed; the message is the reason.
     """
     if not source.is_file():
         raise DownscaleError(f"no such file: {source}")
@@ -180,7 +183,8 @@ def downscale(ffmpeg, source, target, running):
         partial.unlink(missing_ok=True)
 
 
-def last_line(messages):
+def last_line(messages: bytes) -> str:
+    """The last line with text, shortened."""
     lines = messages.decode(errors="replace").split("\n")
     return next((line.strip()[:300] for line in reversed(lines) if line.strip()), "no message")
 

@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
 """List the videos of a folder of class folders: one line `path label` for each.
 
-Every file in a class folder is taken for a video, and so is a folder with numbered images in it (000001.jpg, ... or
+Every file in a class folder counts as a video, and so does a folder of numbered images (000001.jpg, ... or
 img_00001.jpg, ...; or png).
 
 Class folders with spaces in their names are renamed ("petting cat" to "petting_cat"), as a space separates
-the path from the label. Paths are written as FOLDER is given: an absolute FOLDER makes a list for any place.
+the path from the label. Paths begin with FOLDER as given: an absolute FOLDER makes a list that can be used anywhere.
 
-For classes of your own, --make_classids numbers the folders, and --val_list sets videos of each class apart.
+For your own classes, --make_classids numbers the folders, and --val_list sets videos of each class apart.
 """
 
 import argparse
@@ -17,6 +17,7 @@ import logging
 import os
 import sys
 import zlib
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -34,7 +35,7 @@ from video.frame_folder import is_frame_folder  # noqa: E402
 logger = logging.getLogger(__name__)
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -52,14 +53,14 @@ def main():
     )
     classes.add_argument(
         "--make_classids", metavar="FILE",
-        help="write such a file of the class folders, numbered in the order of their names, and take it",
+        help="write such a file of the class folders, numbered in the order of their names, and use it",
     )
     parser.add_argument(
-        "--val_list", metavar="FILE", help="list to write a share of each class's videos to, in place of LIST_FILE"
+        "--val_list", metavar="FILE", help="list to write a share of each class's videos to, instead of LIST_FILE"
     )
     parser.add_argument("--val_share", type=float, metavar="S", help="that share (default: 0.2)")
     parser.add_argument(
-        "--seed", type=int, default=2, help="which videos these are follows from it (default: %(default)s)"
+        "--seed", type=int, default=2, help="determines which videos these are (default: %(default)s)"
     )
     args = parser.parse_args()
     cli.setup_logging()
@@ -85,8 +86,8 @@ def main():
         logger.info("%s: %d videos of %d classes", list_file, videos, len(labels))
 
 
-def split_share(args):
-    """The share of the second list; None without one."""
+def split_share(args: argparse.Namespace) -> float | None:
+    """The share of the second list; None if there is none."""
     if args.val_list is None:
         if args.val_share is not None:
             raise UserError("--val_share: expected --val_list FILE with it")
@@ -99,8 +100,8 @@ def split_share(args):
     return share
 
 
-def class_folders(folder):
-    """Names of the class folders in `folder`, sorted. Hidden ones are none."""
+def class_folders(folder: str) -> list[str]:
+    """Names of the class folders in `folder`, sorted. Hidden folders do not count."""
     try:
         names = sorted(e.name for e in os.scandir(folder) if e.is_dir() and not e.name.startswith("."))
     except OSError as error:
@@ -110,29 +111,34 @@ def class_folders(folder):
     return names
 
 
-def make_class_ids(folder, path):
-    """Number the class folders, write {name: id} to path, and return it. A file that is there must say the same:
-    lists and models that were made with it would be of other classes."""
+def make_class_ids(folder: str, path: str) -> dict[str, int]:
+    """Number the class folders, write {name: id} to path, and return it.
+
+    A file that exists already must have the same content: lists and models that were made with it would mix up classes.
+    """
     names = sorted(class_folders(folder), key=spaceless)
     class_ids = {name: class_id for class_id, name in enumerate(names)}
     if os.path.exists(path):
-        there = read_class_ids(path)
-        if {spaceless(name): i for name, i in there.items()} != {spaceless(name): i for name, i in class_ids.items()}:
-            raise UserError(f"{path}: is there with other classes than the folders of {folder}: "
-                            "remove it to number them anew, or use it with --classids")
-        return there
+        existing = read_class_ids(path)
+        if {spaceless(name): i for name, i in existing.items()} != {spaceless(n): i for n, i in class_ids.items()}:
+            raise UserError(f"{path}: has other classes than the folders of {folder}: "
+                            "remove it to number them again, or use it with --classids")
+        return existing
     with atomic_write(path, "w", encoding="utf-8") as file:
         json.dump(class_ids, file, indent=1)
     return class_ids
 
 
-def spaceless(name):
+def spaceless(name: str) -> str:
+    """A class name as a folder has it."""
     return name.replace(" ", "_")
 
 
-def split(paths, share, seed, name):
-    """Paths -> (the most, a share of them), in their order, at least one in each if there are two. The draw follows
-    from the seed and the class."""
+def split(paths: list[str], share: float, seed: int, name: str) -> tuple[list[str], list[str]]:
+    """Split paths into (the rest, a share), both in their order, with at least one in each if there are two.
+
+    The seed and the class determine the draw.
+    """
     second = min(max(round(share * len(paths)), 1), len(paths) - 1) if paths else 0
     rng = np.random.default_rng([seed, zlib.crc32(os.fsencode(spaceless(name)))])
     chosen = set(rng.permutation(len(paths))[:second].tolist())
@@ -140,11 +146,12 @@ def split(paths, share, seed, name):
             [path for i, path in enumerate(paths) if i in chosen])
 
 
-def folder_labels(folder, class_ids):
-    """The class folders in `folder`, as {name: id}. UserError for one that is no class, or there twice."""
-    # The two spellings of a class: of the file, and without spaces.
+def folder_labels(folder: str, class_ids: dict[str, int]) -> dict[str, int]:
+    """The class folders in `folder`, as {name: id}. Raises UserError for one that is not a class, or occurs twice."""
+    # The two spellings of a class: that of the file, and without spaces.
     known = class_ids | {spaceless(name): class_id for name, class_id in class_ids.items()}
-    names, seen = class_folders(folder), {}
+    names = class_folders(folder)
+    seen: dict[str, str] = {}
     for name in names:
         if name not in known:
             nearest = "".join(difflib.get_close_matches(name, known, n=1, cutoff=0))
@@ -155,14 +162,14 @@ def folder_labels(folder, class_ids):
     return {name: known[name] for name in names}
 
 
-def rename_folders(folder, names):
-    """Give the class folders their names without spaces."""
+def rename_folders(folder: str, names: Iterable[str]) -> None:
+    """Rename class folders so that their names contain no spaces."""
     for name in names:
         if " " in name:
             os.rename(os.path.join(folder, name), os.path.join(folder, spaceless(name)))
 
 
-def videos_of_classes(folder, names):
+def videos_of_classes(folder: str, names: Iterable[str]) -> Iterator[tuple[str, list[str]]]:
     """Yield (class folder, paths of its videos), by class folder, then by name. Hidden entries do not count."""
     for name in names:
         class_folder = os.path.join(folder, spaceless(name))

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Write a list many times over, shuffled anew each time, one after another.
+"""Write a list many times in a row, shuffled each time.
 
 Training reads an LMDB in its order, so the order of this list is the order of training. Only the positions of
-the lines are held in memory, neither the list nor what is written.
+the lines are held in memory, neither the list nor the output.
 """
 
 import argparse
@@ -12,7 +12,9 @@ import re
 import sys
 import zlib
 from array import array
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from tqdm import tqdm
@@ -27,7 +29,7 @@ from utils.files import atomic_write  # noqa: E402
 logger = logging.getLogger(__name__)
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -36,10 +38,10 @@ def main():
         "--list_file", default="trainlist.txt", help="list to shuffle (default: %(default)s)"
     )
     parser.add_argument(
-        "--repetitions", type=int, default=100, help="how many times (default: %(default)s)"
+        "--repetitions", type=int, default=100, help="number of repetitions (default: %(default)s)"
     )
     parser.add_argument(
-        "--seed", type=int, default=2, help="the order follows from it (default: %(default)s)"
+        "--seed", type=int, default=2, help="determines the order (default: %(default)s)"
     )
     args = parser.parse_args()
     cli.setup_logging()
@@ -51,7 +53,7 @@ def main():
         starts = line_starts(source)
         if len(starts) < 2:
             raise UserError(f"{args.list_file}: expected a list of videos, got an empty file")
-        # Read through a map: the system's page cache is the only copy of the list.
+        # Read through a memory map: the system's page cache is the only copy of the list.
         with mmap.mmap(source.fileno(), 0, access=mmap.ACCESS_READ) as text, atomic_write(args.out) as out:
             if not re.search(rb"\S", text):
                 raise UserError(f"{args.list_file}: expected a list of videos, got empty lines")
@@ -60,16 +62,16 @@ def main():
     logger.info("%s: %d lines %d times", args.out, len(starts) - 1, args.repetitions)
 
 
-def line_starts(file):
-    """Offsets of the lines of a binary file, and of its end: int64, one more than there are lines."""
+def line_starts(file: BinaryIO) -> np.ndarray:
+    """Offsets of the lines of a binary file and of its end: int64, one more than the number of lines."""
     starts = array("q", [0])
     for line in file:
         starts.append(starts[-1] + len(line))
     return np.frombuffer(starts, dtype=np.int64)
 
 
-def shuffled_lines(text, starts, seed, repetition):
-    """Yield the lines of `text` (bytes-like) in the order of one repetition. Blank lines are left out."""
+def shuffled_lines(text: bytes | mmap.mmap, starts: np.ndarray, seed: int, repetition: int) -> Iterator[bytes]:
+    """Yield the lines of `text` in the order of one repetition. Blank lines are left out."""
     generator = np.random.default_rng([seed, zlib.crc32(b"shuffle_list_rep"), repetition])
     order = generator.permutation(len(starts) - 1)
     for begin, end in zip(starts[order], starts[order + 1], strict=True):

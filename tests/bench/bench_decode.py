@@ -3,8 +3,8 @@
     python tests/bench/bench_decode.py [--videos FOLDER]
 
 Ratios are to reading the whole video in RGB and then indexing, as legacy did. The floor decodes up to the last wanted
-frame and converts nothing. "exact": the frames are, to the byte, those of reading everything. Every way has a process
-of its own. PyAV and decord have rows if they are installed. "after a check": what this repository does with videos of
+frame and converts nothing. "exact": the frames are, to the byte, those of reading everything. Every way has its own
+process. PyAV and decord have rows if they are installed. "after a check": what this repository does with videos of
 which check_dataset.py --try_skipping has found that packets may be left out.
 """
 
@@ -59,7 +59,7 @@ def grab_only(path, indices):
         capture.grab()
 
 
-def sampled(path, indices, counts, memory):
+def sampled(path, indices, facts, memory):
     """memory ({path: array}) is used again, as the loader does it."""
 
     def keep(places, frame):
@@ -67,24 +67,24 @@ def sampled(path, indices, counts, memory):
         for place in places:
             clip[place] = frame
 
-    sample_frames(open_video(path), lambda num_frames: indices, keep, counts)
+    sample_frames(open_video(path), lambda num_frames: indices, keep, facts)
     return memory[path]
 
 
-def check(videos, counts):
-    """Let counts (VideoFactsCache) know what check_dataset.py --try_skipping finds; names of videos that it helps."""
+def check(videos, facts):
+    """Put into facts (VideoFactsCache) what check_dataset.py --try_skipping finds; names of videos that it helps."""
     helped = []
     with DecoderProcesses(1, 600, try_skipping=True) as decoders:
         for path, outcome in decoders.decode(videos):
-            counts.put(path, open_video(path).fingerprint, VideoFacts(outcome.count, outcome.damage, outcome.skips))
+            facts.put(path, open_video(path).fingerprint, VideoFacts(outcome.count, outcome.damage, outcome.skips))
             helped += [Path(path).name] if outcome.skips else []
     return helped
 
 
-counts_in = cache(VideoFactsCache)
+facts_in = cache(VideoFactsCache)
 
 
-def cut_clip(path, indices_of, counts, clip, scale=256):
+def cut_clip(path, indices_of, facts, clip, scale=256):
     """As the loader does it: scaled and cut into the batch's memory."""
 
     def keep(places, frame):
@@ -93,7 +93,7 @@ def cut_clip(path, indices_of, counts, clip, scale=256):
         for place in places:
             clip[place] = square
 
-    sample_frames(open_video(path), indices_of, keep, counts)
+    sample_frames(open_video(path), indices_of, keep, facts)
 
 
 def by_pyav(path, indices):
@@ -127,14 +127,14 @@ def main():
         compare(arguments, file.name)
 
 
-def compare(arguments, counts_file):
+def compare(arguments, facts_file):
     known, memory, clip = VideoFactsCache(), {}, np.empty((LENGTH, 224, 224, 3), np.uint8)
     ways = {
         BASE: read_everything,
         "the same, only wanted ones to RGB": partial(read_everything, convert_all=False),
         OURS: lambda path, indices: sampled(path, indices, known, memory),
-        "this repository, first meeting": lambda path, indices: sampled(path, indices, VideoFactsCache(), memory),
-        CHECKED: lambda path, indices: sampled(path, indices, counts_in(counts_file), memory),
+        "this repository, first time": lambda path, indices: sampled(path, indices, VideoFactsCache(), memory),
+        CHECKED: lambda path, indices: sampled(path, indices, facts_in(facts_file), memory),
         CUT: lambda path, indices: cut_clip(path, lambda n: indices, known, clip),
         FLOOR: grab_only,
     }
@@ -148,7 +148,7 @@ def compare(arguments, counts_file):
 
     print_conditions()
     with videos_in(arguments.videos) as videos:
-        helped = check(videos, VideoFactsCache(counts_file))
+        helped = check(videos, VideoFactsCache(facts_file))
         print(f"Videos of which packets may be left out: {', '.join(sorted(helped)) or 'none'}")
         times, exact = {}, dict.fromkeys(checkers, 0)
         for path, count in videos.items():

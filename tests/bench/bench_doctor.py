@@ -2,8 +2,8 @@
 
     python tests/bench/bench_doctor.py [--videos FOLDER] [--scanned 2000] [--records 592830] [--folder FOLDER]
 
-1. Small videos, each decoded to its end: by threads in one process, as the loader does when it meets a video, and by
-   the check, in processes of their own, from their start to what is remembered in a file. "the command" is all of
+1. Small videos, each decoded to its end: by threads in one process, as the loader does the first time, and by the
+   check, in separate processes, from their start to what is remembered in a file. "the command" is all of
    `tools/check_dataset.py --list`, and a second time, when everything is known. Ratios are to the threads.
 2. A multi-crop test LMDB with a thousand bad records of ten kinds, checked without decoding.
 """

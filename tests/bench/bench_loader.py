@@ -2,7 +2,7 @@
 
     python tests/bench/bench_loader.py [--videos FOLDER] [--clips 64] [--seconds 20]
 
-1. Clips a second with 1 and 2 workers (8 frames, stride 8, 224 x 224), videos met before; time to the first batch.
+1. Clips a second with 1 and 2 workers (8 frames, stride 8, 224 x 224), videos known already; time to the first batch.
    Processes are those of torch.utils.data.DataLoader, which stay. "CPU / clip" counts all processes.
 2. The same while a small network trains on the same cores: steps a second, and the share of the time that steps wait
    for data.
@@ -31,15 +31,15 @@ CLIPS = TrainClips(length=8, rate=8, crop=224, jitter_scales=(256, 320))
 BATCH = 4
 
 
-def train_loader(source, counts, workers, first_record=0):
-    return TrainLoader(source, CLIPS, BATCH, 1, [0], 2, "train", 400, workers, BadVideos(), first_record, counts)
+def train_loader(source, cache, workers, first_record=0):
+    return TrainLoader(source, CLIPS, BATCH, 1, [0], 2, "train", 400, workers, BadVideos(), first_record, cache)
 
 
 class Clips(torch.utils.data.Dataset):
     """Random clips, decoded by the process that asks."""
 
-    def __init__(self, source, counts):
-        self._source, self._counts = source, counts
+    def __init__(self, source, cache):
+        self._source, self._cache = source, cache
 
     def __len__(self):
         return 1 << 30
@@ -53,20 +53,20 @@ class Clips(torch.utils.data.Dataset):
             start = transforms.train_start(draws.start, num_frames, CLIPS.length, CLIPS.rate)
             return transforms.clip_indices(start, CLIPS.length, CLIPS.rate, num_frames)
 
-        cut_clip(record.path, indices_of, self._counts, clip.numpy(), draws.scale)
+        cut_clip(record.path, indices_of, self._cache, clip.numpy(), draws.scale)
         return clip, record.label
 
 
 @contextmanager
-def threads(source, counts, workers):
-    with train_loader(source, counts, workers) as loader:
+def threads(source, cache, workers):
+    with train_loader(source, cache, workers) as loader:
         yield (batch[0] for batch in loader)
 
 
 @contextmanager
-def processes(source, counts, workers):
+def processes(source, cache, workers):
     loader = torch.utils.data.DataLoader(
-        Clips(source, counts), BATCH, num_workers=workers, prefetch_factor=3, persistent_workers=True
+        Clips(source, cache), BATCH, num_workers=workers, prefetch_factor=3, persistent_workers=True
     )
     batches = iter(loader)
     try:
@@ -83,10 +83,10 @@ def cpu_seconds():
     )
 
 
-def throughput(kind, workers, source, counts, clips):
+def throughput(kind, workers, source, cache, clips):
     """(clips a wall-clock second, CPU seconds a clip, seconds to the first batch)."""
     cpu, start = cpu_seconds(), time.perf_counter()
-    with kind(source, counts, workers) as batches:
+    with kind(source, cache, workers) as batches:
         next(batches)
         first = time.perf_counter() - start
         for _ in range(clips // BATCH - 1):
@@ -111,11 +111,11 @@ class Network(torch.nn.Module):
         return self.head(self.body(clips).mean((2, 3, 4)))
 
 
-def training(kind, workers, source, counts, seconds, width):
+def training(kind, workers, source, cache, seconds, width):
     """(steps a second, share of the time spent waiting for a batch), from the fourth step on."""
     model = Network(width)
     optimizer = torch.optim.SGD(model.parameters(), 1e-3)
-    with kind(source, counts, workers) as batches:
+    with kind(source, cache, workers) as batches:
         steps = elapsed = 0
         while elapsed < seconds:
             if steps == 3:
@@ -146,14 +146,14 @@ def main():
         listed = [path for path, count in videos.items() if count >= 60] or list(videos)
         lines = "".join(f"{os.path.abspath(path)} {i}\n" for i, path in enumerate(listed))
         (Path(folder) / "train.txt").write_text(lines)
-        source, counts = open_train_source(folder, "train", 2, True), VideoFactsCache()
-        throughput(threads, 2, source, counts, 8 * len(listed))  # meets the videos
+        source, cache = open_train_source(folder, "train", 2, True), VideoFactsCache()
+        throughput(threads, 2, source, cache, 8 * len(listed))  # so that the videos are known
         kinds = {f"{workers} {kind.__name__}": (kind, workers) for workers in (1, 2) for kind in (threads, processes)}
 
         taken = {name: [] for name in kinds}
         for repetition in range(arguments.repetitions):
             for name, (kind, workers) in list(kinds.items())[:: -1 if repetition % 2 else 1]:
-                taken[name].append(throughput(kind, workers, source, counts, arguments.clips))
+                taken[name].append(throughput(kind, workers, source, cache, arguments.clips))
         medians = {
             name: [statistics.median(column) for column in zip(*runs, strict=True)] for name, runs in taken.items()
         }
@@ -167,7 +167,7 @@ def main():
 
         rows = []
         for name, (kind, workers) in kinds.items() if arguments.seconds else ():
-            steps, waited = training(kind, workers, source, counts, arguments.seconds, arguments.width)
+            steps, waited = training(kind, workers, source, cache, arguments.seconds, arguments.width)
             rows.append([name, steps * BATCH, f"{100 * waited:.2f} %"])
         print_table("While a network trains on the same cores", ["workers", "clips / s", "waiting"], rows)
 

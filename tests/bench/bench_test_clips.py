@@ -3,7 +3,7 @@
     python tests/bench/bench_test_clips.py [--videos FOLDER] [--length 8] [--rate 8]
 
 Ratios are to thirty times reading the whole video, then taking, scaling and cutting the frames of one clip. Each way
-uses one decoding thread. "decoding alone" is one pass that converts nothing: nobody can be faster. Videos of fewer
+uses one decoding thread. "decoding alone" is one pass that converts nothing: nothing can be faster. Videos of fewer
 than 60 frames are left out of the mean.
 """
 

@@ -75,11 +75,11 @@ class Soak:
         videos = [folder / "missing.avi", *sorted(folder.iterdir())]
         self.good = [readable(path) for path in videos]
         self.bad = {str(path) for path, good in zip(videos, self.good, strict=True) if not good}
-        self.counts_file = folder / "frame_counts.txt"
+        self.facts_file = folder / "frame_counts.txt"
         # Of this one, packets are left out.
         skipped = str(folder / "skipped.mp4")
         facts = VideoFacts(90, None, skips=True)
-        VideoFactsCache(self.counts_file).put(skipped, open_video(skipped).fingerprint, facts)
+        VideoFactsCache(self.facts_file).put(skipped, open_video(skipped).fingerprint, facts)
         for split in ("train", "test"):
             (folder / f"{split}.txt").write_text("".join(f"{path} {i}\n" for i, path in enumerate(videos)))
         self.train = open_train_source(folder, "train", 2, True)
@@ -88,15 +88,15 @@ class Soak:
 
     def run(self, number):
         """Run number `number`: a training of some batches, and a test that may end early. Raises AssertionError."""
-        counts = VideoFactsCache(self.counts_file)
+        cache = VideoFactsCache(self.facts_file)
         workers, batches = 1 + number % 4, 1 + number % 7
-        self._train(number, workers, batches, counts)
-        self._test(workers, stop=1 + number % 3 if number % 2 else None, counts=counts)
+        self._train(number, workers, batches, cache)
+        self._test(workers, stop=1 + number % 3 if number % 2 else None, cache=cache)
 
-    def _train(self, number, workers, batches, counts):
+    def _train(self, number, workers, batches, cache):
         bad_videos, first = BadVideos(), 12 * number
         with TrainLoader(
-            self.train, CLIPS, 12, 3, [0, 2], 2, "train", len(self.good), workers, bad_videos, first, counts
+            self.train, CLIPS, 12, 3, [0, 2], 2, "train", len(self.good), workers, bad_videos, first, cache
         ) as loader:
             for start in itertools.islice(itertools.count(first, 12), batches):
                 labels = [label for _, labels in next(loader) for label in labels.tolist()]
@@ -109,11 +109,11 @@ class Soak:
     def _is_good(self, slot):
         return self.good[self.train.record(slot).label]
 
-    def _test(self, workers, stop, counts):
+    def _test(self, workers, stop, cache):
         bad_videos = BadVideos()
         ordinals = np.concatenate(group_by_video(self.test.path_ids, np.arange(len(self.test))))
         batches, scored = np.array_split(ordinals, 8), []
-        with TestLoader(self.test, TEST_CLIPS, batches, workers, bad_videos, counts) as loader:
+        with TestLoader(self.test, TEST_CLIPS, batches, workers, bad_videos, cache) as loader:
             for clips, numbers in itertools.islice(loader, stop):
                 assert len(clips) == len(numbers)
                 scored += numbers.tolist()
@@ -150,7 +150,7 @@ def soak(seconds, folder, settle):
 def main():
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--minutes", type=float, default=30)
-    arguments.add_argument("--videos", help="folder of videos to use beside those that are made")
+    arguments.add_argument("--videos", help="folder of videos to use besides those that are made")
     arguments = arguments.parse_args()
     print_conditions()
     logging.disable(logging.WARNING)

@@ -19,7 +19,7 @@ ENDS = (b"\n", b"\n", b"\n", b"\n", b"\r\n", b"\n\n", b" \n", b"\r", b"\x0b\n", 
 
 
 def judged(data):
-    """[(path, first label)] of a list, or None if it is none."""
+    """[(path, first label)] of a list, or None if it is not one."""
     if data.startswith((b"\xff\xfe", b"\xfe\xff", b"\xef\xbb\xbf")):
         return None  # a byte order mark
     lines = data.split(b"\n")
@@ -79,7 +79,7 @@ class Lists(Area):
     def check(self, case, result):
         expected = judged(case.data)
         if expected is None:
-            raise Wrong("read, though it is no list")
+            raise Wrong("read, though it is not a list")
         if [(path.encode("utf-8", "surrogateescape"), label) for path, label in result] != expected:
             raise Wrong(f"{result!r:.100} where {expected!r:.100} was expected")
 

@@ -48,7 +48,7 @@ def tensor_protos():
 
 
 def expected_record(message, mode):
-    """What a reader in this mode should make of the message; None if it is no record for it."""
+    """What a reader in this mode should make of the message; None if it is not a record for it."""
     protos = message.protos
     if len(protos) not in {TRAIN: (2,), 0: (3, 4), 1: (4,), 2: (4,)}[mode]:
         return None
@@ -139,7 +139,7 @@ class Records(Area):
         if case.kind == "well-formed":
             raise Wrong(f"refused, though well-formed: {error}")
         if not str(error).startswith(SHOWN_KEY) or "\n" in str(error):
-            raise Wrong(f"a message that does not tell its record: {error}")
+            raise Wrong(f"a message that does not name its record: {error}")
 
 
 def _record_of_fields(rng):

@@ -1,4 +1,4 @@
-"""Damaged videos, judged by reading and converting every frame."""
+"""Damaged videos and folders of frames, judged by reading and converting every frame."""
 
 import os
 import shutil
@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 from fuzzing import Area, Wrong, mutate_bytes
-from video_files import H264, digest, every_frame, moving_square, write_video
+from video_files import H264, digest, every_frame, moving_square, write_frames, write_video
 
 from video.bad_videos import BadVideo
 from video.decoder_processes import DecoderProcesses
@@ -56,15 +56,21 @@ def make_seeds(folder):
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.stat().st_size}
 
 
-def sampled(path, indices_of, counts):
+def sampled(path, indices_of, cache):
     """Digests of the frames that are wanted."""
     digests = {}
 
     def keep(places, frame):
         digests.update(dict.fromkeys(places, digest(frame)))
 
-    known = sample_frames(open_video(path), indices_of, keep, counts)
+    known = sample_frames(open_video(path), indices_of, keep, cache)
     return [digests.get(place) for place in range(len(indices_of(known.count)))]
+
+
+def every_image(folder):
+    """Digests of the images in a folder, in the order of their names."""
+    return [digest(cv2.imread(str(path), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)[..., ::-1])
+            for path in sorted(Path(folder).iterdir())]
 
 
 class Videos(Area):
@@ -73,6 +79,7 @@ class Videos(Area):
     seconds = 60
     memory = 300 << 20, 200  # FFmpeg takes what a frame of the size in the header takes, whatever the file's
     traced = 0
+    allowed_events = frozenset({"os.scandir"})  # of a folder of frames
 
     def __init__(self, folder):
         self.folder = folder / "cases"
@@ -83,10 +90,13 @@ class Videos(Area):
 
     def make(self, rng):
         for path in self.folder.iterdir():
-            path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
         name = rng.choice(list(self.seeds))
         path, known = self.folder / f"case{Path(name).suffix}", rng.random() < 0.5
-        if rng.random() < 0.08:
+        if rng.random() < 0.1:
+            kind, name = "frames", ""
+            self._make_frames(rng, path)
+        elif rng.random() < 0.08:
             kind = rng.choice(OTHER)
             self._make_other(rng, kind, path)
         else:
@@ -129,24 +139,35 @@ class Videos(Area):
         elif kind == "link":
             path.symlink_to(rng.choice((path.name, "gone", "/dev/zero")))
 
+    def _make_frames(self, rng, path):
+        """A folder of images, some of them damaged."""
+        damaged = rng.random() < 0.7
+        write_frames(path, moving_square(rng.randrange(1, 9), 48, 64, seed=rng.randrange(9)),
+                     rng.choice(("{:06d}.png", "img_{:05d}.jpg", "{}.jpeg")))
+        for file in sorted(path.iterdir()) if damaged else ():
+            if rng.random() < 0.3:
+                data = file.read_bytes()
+                file.write_bytes(rng.choice((mutate_bytes(rng, data), data[: rng.randrange(len(data))])))
+
     def load(self, case):
         """([digests of all frames], twice; [(indices, digests) of clips], where packets may be left out)."""
-        counts, seen = VideoFactsCache(), []
+        cache, seen = VideoFactsCache(), []
         for _ in range(2):
-            seen.append(sampled(case.path, range, counts if case.known else VideoFactsCache()))
+            seen.append(sampled(case.path, range, cache if case.known else VideoFactsCache()))
         return seen, self._clips(case.path)
 
     def _clips(self, path):
         ((_, outcome),) = self.decoders.decode([path])
         if not outcome.skips:
             return []
-        counts = VideoFactsCache()
-        counts.put(path, open_video(path).fingerprint, VideoFacts(outcome.count, None, skips=True))
+        cache = VideoFactsCache()
+        cache.put(path, open_video(path).fingerprint, VideoFacts(outcome.count, None, skips=True))
         clips = [range(start, outcome.count, 6) for start in range(outcome.count)]  # sparse enough to be read so
-        return [(clip, sampled(path, lambda count, clip=clip: clip, counts)) for clip in clips]
+        return [(clip, sampled(path, lambda count, clip=clip: clip, cache)) for clip in clips]
 
     def check(self, case, result):
-        expected = every_frame(case.path)[:MAX_FRAMES]
+        reference = every_image if Path(case.path).is_dir() else every_frame
+        expected = reference(case.path)[:MAX_FRAMES]
         whole, clips = result
         for digests in whole:
             if len(digests) != len(expected):
@@ -154,7 +175,7 @@ class Videos(Area):
         for indices, digests in [(range(len(expected)), digests) for digests in whole] + clips:
             for index, found in zip(indices, digests, strict=True):
                 # A few ruins decode to what happens to be in memory: a second full read differs from the first.
-                if found != expected[index] == every_frame(case.path)[index]:
+                if found != expected[index] == reference(case.path)[index]:
                     raise Wrong(f"frame {index} differs from a full read's, in a clip of {len(indices)}")
 
     def check_refusal(self, case, error):

@@ -1,6 +1,6 @@
 """Hostile inputs in great number: what the areas of fuzz.py share.
 
-An area makes a case of a random number generator, gives it to the code under test, and judges what came. Here are the
+An area makes a case of a random number generator, gives it to the code under test, and judges the result. Here are the
 bounds that hold everywhere: nothing runs, nothing hangs, memory is a multiple of the input, and the only exception is
 the project's own. Cases are tried in child processes, so that a crash is counted and not suffered.
 """
@@ -38,7 +38,7 @@ class Area:
     name, and error: the exception (a class) that refuses an input.
     seconds: the longest that a case may take.
     memory: (constant, multiple) such that a case may take constant + multiple * size bytes.
-    allowed_events: audit events that the code under test may cause beside _HARMLESS and opening files to read.
+    allowed_events: audit events that the code under test may cause besides _HARMLESS and opening files to read.
     traced: every so many cases the memory that Python and numpy take is measured; 0: the process's memory, always.
     """
 

@@ -10,7 +10,7 @@ def decoder_threads():
 
 
 def wait_for_their_end(seconds=10):
-    """Return when no loader's thread is alive, and fail if that does not come."""
+    """Return when no loader's thread is alive, and fail if that takes too long."""
     deadline = time.monotonic() + seconds
     while decoder_threads() and time.monotonic() < deadline:
         time.sleep(0.01)

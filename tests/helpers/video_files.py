@@ -33,7 +33,7 @@ def moving_square(num_frames, height, width, seed=0):
 
 
 def digest(frame):
-    """Sixteen bytes that tell a frame from any other."""
+    """Sixteen bytes that distinguish a frame from any other."""
     return hashlib.blake2b(np.ascontiguousarray(frame).data, digest_size=16).digest()
 
 
