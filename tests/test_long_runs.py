@@ -263,7 +263,6 @@ def test_a_device_that_is_lost_while_training(zygote, repo, data, tmp_path):
 HANGING = """
 import itertools, threading
 from video import decoder
-from video.sampling import count_frames
 def grabbed(capture, end, seen, before=decoder._grabbed):
     for index in before(capture, end, seen):
         if threading.current_thread().name.startswith("decoder") and next(grabs) == {number}:
