@@ -1,4 +1,4 @@
-"""Shared fixtures: where the repository is, and where the full reference numbers are if they are at hand."""
+"""Shared fixtures: the repository, the full reference numbers if available, and small jobs that many tests use."""
 
 import logging
 import os
@@ -24,15 +24,15 @@ def repo():
 
 @pytest.fixture(scope="session")
 def shared():
-    """The folder with reference/ and videos/ (NLNET_REFERENCE, or ../shared beside the repository); skips without."""
+    """The folder with reference/ and videos/ (NLNET_REFERENCE, or ../shared next to the repository); else skips."""
     folder = Path(os.environ.get("NLNET_REFERENCE", REPO.parent / "shared"))
     if not (folder / "reference").is_dir():
-        pytest.skip("the full reference numbers are not here")
+        pytest.skip("the full reference numbers are not available")
     return folder
 
 
 def find_python2(statement):
-    """A Python 2 that can run a statement: NLNET_PYTHON2, or python2.7 on the path, or one of pyenv's; None without."""
+    """A Python 2 that can run a statement (NLNET_PYTHON2, python2.7 on the path, or one of pyenv's), or None."""
     candidates = [os.environ.get("NLNET_PYTHON2"), shutil.which("python2.7")]
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
     candidates += map(str, sorted(pyenv.glob("versions/2.7*/bin/python")))
@@ -44,38 +44,38 @@ def find_python2(statement):
 
 @pytest.fixture(scope="session")
 def python2():
-    """A Python 2 with numpy; skips without."""
-    return find_python2("import numpy") or pytest.skip("no Python 2.7 with numpy here (NLNET_PYTHON2 names one)")
+    """A Python 2 with numpy; else skips."""
+    return find_python2("import numpy") or pytest.skip("no Python 2.7 with numpy found (set NLNET_PYTHON2)")
 
 
 @pytest.fixture(scope="session")
 def bare_python2():
-    """Any Python 2; skips without."""
-    return find_python2("import pickle") or pytest.skip("no Python 2.7 here (NLNET_PYTHON2 names one)")
+    """Any Python 2; else skips."""
+    return find_python2("import pickle") or pytest.skip("no Python 2.7 found (set NLNET_PYTHON2)")
 
 
 @pytest.fixture(scope="session")
 def tiny_data(tmp_path_factory):
-    """Folder of small videos, lists, and LMDBs (legacy_run.make_data)."""
+    """Folder of small videos, lists and LMDBs (see legacy_run.make_data)."""
     return legacy_run.make_data(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(scope="session")
 def job(tiny_data, tmp_path_factory):
-    """A tiny training, done once: legacy_run.Job."""
+    """A tiny training run, shared by all tests (legacy_run.Job)."""
     return legacy_run.run_job(tiny_data, tmp_path_factory.mktemp("job"))
 
 
 @pytest.fixture(scope="session")
 def zygote():
-    """Starts the tools as real processes, quickly."""
+    """Starts the tools as real processes without paying for their imports."""
     with Zygote() as running:
         yield running
 
 
 @pytest.fixture(scope="session")
 def data(tmp_path_factory):
-    """Folder of the data of tiny_job."""
+    """Folder with the data of tiny_job."""
     folder = tmp_path_factory.mktemp("tiny")
     tiny_job.make_data(folder)
     return folder
@@ -83,7 +83,7 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def undisturbed(zygote, data, tmp_path_factory):
-    """A run of tiny_job in one process that nothing disturbed: its folder."""
+    """Folder of an undisturbed run of tiny_job in one process."""
     folder = tmp_path_factory.mktemp("undisturbed")
     assert zygote.run(tiny_job.command(REPO, data, folder), folder / "log.txt") == 0, (folder / "log.txt").read_text()
     return folder
@@ -91,7 +91,7 @@ def undisturbed(zygote, data, tmp_path_factory):
 
 @pytest.fixture
 def call_tool(monkeypatch, capfd):
-    """Calls a tool's command line in this process: (module, words) -> status, stdout, stderr."""
+    """Runs a tool's command line in this process: (module, *words) -> status, stdout, stderr."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
 

@@ -1,11 +1,11 @@
-"""Give the readers hostile inputs in great number, and print a line an area with what they made of them.
+"""Feed large numbers of hostile inputs to the readers, and print one line of counts per area.
 
     python tests/fuzz.py pickles|records|yaml|lists|videos|all... [--count N] [--seed S] [--first N]
 
-"right": the result is what the input holds, by another program's judgement. "refused": the project's own error, which
-names the input. Everything else is a violation and gives exit status 1: code that ran, a hang, a crash, another
-exception or a wrong result or too much memory for the input (all three: "wrong"). Violations are told with the number
-of their case, which --first NUMBER --count 1 tries again.
+"right" means that the result agrees with another program's reading of the input. "refused" means the project's own
+error, which names the input. Everything else is a violation and gives exit status 1: code execution, a hang, a crash,
+or "wrong" (any other exception, a wrong result, or too much memory for the input). Violations are reported with the
+number of their case, which --first NUMBER --count 1 repeats.
 """
 
 import argparse
@@ -34,11 +34,11 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     areas = {area.name: area for area in COUNTS}
     parser.add_argument("areas", nargs="+", choices=[*areas, "all"], metavar="AREA")
-    parser.add_argument("--count", type=int, help="cases of each area (default: some minutes' worth)")
-    parser.add_argument("--seed", type=int, default=0, help="what the cases follow from (default: %(default)s)")
+    parser.add_argument("--count", type=int, help="cases per area (default: enough for some minutes)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of all cases (default: %(default)s)")
     parser.add_argument("--first", type=int, default=0, help="number of the first case (default: %(default)s)")
     arguments = parser.parse_args()
-    # The readers are given damaged escapes and the like on purpose.
+    # Damaged escapes and the like are given on purpose.
     warnings.simplefilter("ignore")
 
     chosen = areas if "all" in arguments.areas else dict.fromkeys(arguments.areas)

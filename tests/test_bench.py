@@ -1,4 +1,4 @@
-"""The benchmarks run and print their tables; and the loader's soak, shortened."""
+"""The benchmarks run and print their tables; a shortened soak test of the loader passes."""
 
 import re
 import subprocess
@@ -50,8 +50,8 @@ def test_a_benchmark_without_videos_says_so(repo, tmp_path):
     assert done.returncode == 1 and done.stderr == f"no readable video in {tmp_path}\n"
 
 
-def test_soak(repo):
-    """Good, damaged and bad videos: memory flat, no thread and no file left, all counts right."""
+def test_loader_survives_a_short_soak(repo):
+    """With good, damaged and bad videos, memory stays flat, nothing is left over, and all counts are right."""
     printed = run(repo, "soak_loader.py", "--minutes", "0.1")
     assert "Flat, nothing left over, all counts right" in printed
     clips = [int(row.split()[2]) for row in printed.splitlines()[-11:-1]]

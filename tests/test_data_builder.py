@@ -33,12 +33,12 @@ def batches(cfg, number=3):
         return torch.stack([clips for _ in range(number) for clips, _ in next(loader)])
 
 
-def test_known_facts_outlive_a_run_and_change_nothing(cfg, tmp_path, monkeypatch):
+def test_saved_frame_counts_do_not_change_the_clips(cfg, tmp_path, monkeypatch):
     clips = batches(cfg)
     counted = (tmp_path / "frame_counts.txt").read_text().count("video")
     assert counted >= 4
 
-    # Another process: it has the file only, and no need to read a video to its end.
+    # Another process has only the file, and need not read any video to its end.
     data_builder._known_facts.cache_clear()
     whole, read = [], decoder._read
     monkeypatch.setattr(
@@ -53,7 +53,7 @@ def test_known_facts_outlive_a_run_and_change_nothing(cfg, tmp_path, monkeypatch
     assert None in whole
 
 
-def test_all_loaders_share_the_counts(cfg, tmp_path):
+def test_all_loaders_share_the_known_facts(cfg, tmp_path):
     batches(cfg)
     with data_builder.val_loader(cfg, Replicas(2), BadVideos()) as loader:
         next(loader)
@@ -66,7 +66,7 @@ def test_all_loaders_share_the_counts(cfg, tmp_path):
     assert len(set(lines)) == 4
 
 
-def test_preparation(cfg):
+def test_preprocessing_normalises_the_clips(cfg):
     clips = torch.arange(256, dtype=torch.uint8).repeat(6).reshape(1, 2, 16, 16, 3)
     prepared = data_builder.Preprocessor(cfg, torch.device("cpu")).clips(clips)
     expected = (clips.double() - MEAN) / STD

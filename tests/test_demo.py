@@ -1,4 +1,4 @@
-"""The demo's pieces agree: script, videos, configuration."""
+"""The parts of the demo are consistent: script, videos and configuration."""
 
 import re
 import subprocess
@@ -10,13 +10,13 @@ from core.config import load_config
 from models.model_builder_video import create_model
 
 
-def test_configuration_counts_what_the_script_makes(repo, script):  # noqa: F811
+def test_configuration_matches_the_generated_videos(repo, script):  # noqa: F811
     cfg = load_config(repo / "configs/demo.yaml")
     counts = re.search(r"--train (\d+) --val (\d+)", (repo / "scripts/run_demo.sh").read_text())
     classes = len(script.CLASSES)
     assert classes == cfg.MODEL.NUM_CLASSES
     assert [classes * int(n) for n in counts.groups()] == [cfg.TRAIN.DATASET_SIZE, cfg.TEST.DATASET_SIZE]
-    assert script.LENGTHS[0] >= cfg.TRAIN.VIDEO_LENGTH * cfg.TRAIN.SAMPLE_RATE  # no clip wraps round
+    assert script.LENGTHS[0] >= cfg.TRAIN.VIDEO_LENGTH * cfg.TRAIN.SAMPLE_RATE  # no clip wraps around
 
 
 def test_network_has_non_local_blocks_in_both_stages_and_fits_the_test_crop(repo):
@@ -33,5 +33,5 @@ def test_network_has_non_local_blocks_in_both_stages_and_fits_the_test_crop(repo
     assert positions == [(1, 4, 5)]  # 2 x 2 positions, as with a crop of 256
 
 
-def test_script_is_sound_shell(repo):
+def test_script_is_valid_shell(repo):
     subprocess.run(["bash", "-n", repo / "scripts/run_demo.sh"], check=True)

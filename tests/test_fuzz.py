@@ -1,4 +1,4 @@
-"""A few seconds of what tests/fuzz.py and tests/kill_runs.py do for as long as they are asked to."""
+"""Short runs of tests/fuzz.py and tests/kill_runs.py, and tests of the fuzzing itself."""
 
 import collections
 import contextlib
@@ -24,11 +24,11 @@ def run(repo, *words):
 @pytest.mark.parametrize(("area", "count"), [
     ("pickles", 2000), ("records", 8000), ("yaml", 150), ("lists", 1000), ("videos", 40),
 ])
-def test_hostile_inputs(repo, area, count):
+def test_hostile_inputs_are_read_correctly_or_refused(repo, area, count):
     _, row = run(repo, "tests/fuzz.py", area, "--count", str(count), "--seed", "1")
     tried, right, refused, *violations = map(int, row[1:8])
     assert row[0] == area and tried == count and violations == [0, 0, 0, 0]
-    # Hostile and sound inputs both.
+    # Both hostile and valid inputs occur.
     assert right + refused == count and min(right, refused) > count // 20
 
 
@@ -43,7 +43,7 @@ class Case:
 
 
 class Forbidden(fuzzing.Area):
-    """Code under test that does, in turn, all that must not be."""
+    """Code under test that commits every violation in turn."""
 
     name = "forbidden"
     error = Refused
@@ -65,8 +65,8 @@ class Forbidden(fuzzing.Area):
             raise fuzzing.Wrong("another value")
 
     def check_refusal(self, case, error):
-        if str(error) != "told well":
-            raise fuzzing.Wrong("told badly")
+        if str(error) != "good message":
+            raise fuzzing.Wrong("bad message")
 
 
 def loop(_):
@@ -80,37 +80,37 @@ def refuse(message):
 
 FORBIDDEN = {
     "right": (lambda folder: None, "right"),
-    "refused": (lambda folder: refuse("told well"), "refused"),
+    "refused": (lambda folder: refuse("good message"), "refused"),
     "command": (lambda folder: os.system("true"), "executions"),
     "evaluation": (lambda folder: eval("1"), "executions"),
     "writing": (lambda folder: (folder / "executed").touch(), "executions"),
-    "import": (lambda folder: __import__("this_is_no_module"), "wrong"),
+    "import": (lambda folder: __import__("no_such_module"), "wrong"),
     "wrong": (lambda folder: "wrong", "wrong"),
-    "badly told": (lambda folder: refuse("told badly"), "wrong"),
+    "bad message": (lambda folder: refuse("bad message"), "wrong"),
     "another exception": (lambda folder: {}["key"], "wrong"),
     "memory": (lambda folder: len(bytearray(1 << 24)), "wrong"),
     "endless": (loop, "hangs"),
 }
 
 
-def test_violations_are_found(tmp_path):
-    told = tmp_path / "told"
+def test_every_kind_of_violation_is_detected(tmp_path):
+    reported = tmp_path / "reported"
 
-    def tell(line):
-        with open(told, "a") as file:
+    def report(line):
+        with open(reported, "a") as file:
             file.write(f"{line}\n")
 
-    counters = fuzzing.run(Forbidden, len(FORBIDDEN), 0, 0, tmp_path, tell)
+    counters = fuzzing.run(Forbidden, len(FORBIDDEN), 0, 0, tmp_path, report)
     expected = collections.Counter(counter for _, counter in FORBIDDEN.values())
     assert {name: counters[name] for name in expected} == expected
     assert counters["tried"] == len(FORBIDDEN) and counters.violations == len(FORBIDDEN) - 2
-    found = re.findall(r"^forbidden (\d+): (\w+)", told.read_text(), re.MULTILINE)
+    found = re.findall(r"^forbidden (\d+): (\w+)", reported.read_text(), re.MULTILINE)
     kinds = [kind for _, kind in FORBIDDEN.values()]
     assert found == [(str(number), kind) for number, kind in enumerate(kinds) if kind not in ("right", "refused")]
 
 
 class Fatal(Forbidden):
-    """A case that is right, one that ends the process, and one that cannot be interrupted."""
+    """Three kinds of cases: a is right, b kills the process, c cannot be interrupted."""
 
     name = "fatal"
 
@@ -125,13 +125,13 @@ class Fatal(Forbidden):
                 loop(None)
 
 
-def test_what_ends_the_process_or_cannot_be_interrupted_is_counted(tmp_path):
+def test_crashes_and_uninterruptible_hangs_are_counted(tmp_path):
     seed = 12  # for which the four cases are a, c, b, a
     counters = fuzzing.run(Fatal, 4, seed, 0, tmp_path, lambda line: None)
     assert (counters["right"], counters["crashes"], counters["hangs"]) == (2, 1, 1)
 
 
-def test_kills(repo):
+def test_killed_jobs_survive(repo):
     _, *rows = run(repo, "tests/kill_runs.py", "--kills", "4", "--job", "lmdb", "convert", "--seed", "1")
     assert [row[0] for row in rows] == ["lmdb", "convert"]
     assert all(row[1] == row[3] == "2" for row in rows)

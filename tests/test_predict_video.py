@@ -186,3 +186,13 @@ def test_the_folder_of_the_configuration_is_left_alone(predict, job, tmp_path, m
     monkeypatch.chdir(tmp_path)
     assert predict([tmp_path], "--views", "1x1", CHECKPOINT__DIR=".")[0] == 0
     assert [path.name for path in tmp_path.iterdir()] == ["wide.mp4"]
+
+
+def test_folders_of_frames_are_videos(tmp_path):
+    for folder in ("across", "deep/down"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "000001.jpg").write_bytes(b"")
+    (tmp_path / "deep/v.mp4").write_bytes(b"")
+    (tmp_path / "deep/cover.jpg").write_bytes(b"")
+    assert find_videos([str(tmp_path / "across")]) == [str(tmp_path / "across")]
+    assert find_videos([str(tmp_path)]) == [str(tmp_path / name) for name in ("across", "deep/down", "deep/v.mp4")]

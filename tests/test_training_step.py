@@ -1,4 +1,4 @@
-"""What makes a training step faster or smaller must not change what it computes."""
+"""Optimisations of speed and memory must not change what a training step computes."""
 
 import logging
 
@@ -17,7 +17,7 @@ from models.resnet_helper import TemporalConv
 
 
 def plain_block(block, x):
-    """The non-local block with its P x Q matrix, from the paper's equations."""
+    """The non-local block with its explicit P x Q matrix, from the paper's equations."""
     def project(convolution, value):
         return F.conv3d(value, convolution.weight, convolution.bias).flatten(2)
 
@@ -30,7 +30,7 @@ def plain_block(block, x):
 
 
 @pytest.mark.parametrize("affinity", ["embedded_gaussian", "dot_product"])
-def test_gradients_of_the_non_local_block_against_float64(affinity):
+def test_gradients_of_the_non_local_block_agree_with_float64(affinity):
     torch.manual_seed(0)
     block = NonLocalBlock(32, 16, affinity=affinity)
     x = torch.randn(2, 32, 4, 12, 12).contiguous(memory_format=torch.channels_last_3d).requires_grad_()
@@ -43,12 +43,12 @@ def test_gradients_of_the_non_local_block_against_float64(affinity):
     (plain_block(exact, x64) * towards).sum().backward()
     largest = max(p.grad.abs().max() for p in exact.parameters())
     for gradient, p in zip(found, [x64, *exact.parameters()], strict=True):
-        # Some gradients are zero in exact arithmetic (phi's bias under softmax): against the largest.
+        # Some gradients are zero in exact arithmetic (phi's bias under softmax), so compare with the largest.
         assert (gradient.double() - p.grad).abs().max() <= 2e-6 * max(p.grad.abs().max(), largest)
 
 
 def step(model, precision="float32", replicas=1):
-    """One iteration's passes; (results, gradients, running statistics)."""
+    """Forward and backward pass of one iteration: (results, gradients, running statistics)."""
     torch.manual_seed(0)
     batch = [(clips(4, n=2, seed=r), torch.tensor([1, 4])) for r in range(replicas)]
     results = forward_backward(model, batch, Replicas(replicas), seed=1, it=0, precision=precision)
@@ -86,7 +86,7 @@ def test_recomputing_keeps_less_than_half_of_the_activations():
     assert kept(TRAIN__CHECKPOINT_ACTIVATIONS=True) <= 0.5 * kept()
 
 
-def test_bfloat16_steps_near_float32_with_weights_in_float32():
+def test_bfloat16_step_is_close_to_float32_and_keeps_float32_weights():
     exact = step(filled("train"))
     rough = step(filled("train"), "bfloat16")
     loss, expected_loss = rough[0][0, 0].item(), exact[0][0, 0].item()
@@ -101,7 +101,7 @@ def test_bfloat16_steps_near_float32_with_weights_in_float32():
 
 @pytest.mark.parametrize(("kernel", "stride"), [((3, 1, 1), 1), ((5, 7, 7), (1, 2, 2)), ((5, 7, 7), 2)])
 @pytest.mark.parametrize("frames", [1, 2, 3, 4, 5])
-def test_gradients_of_clips_shorter_than_the_kernel(kernel, stride, frames):
+def test_gradients_are_right_for_clips_shorter_than_the_kernel(kernel, stride, frames):
     torch.manual_seed(0)
     convolution = TemporalConv(16, 8, kernel, stride, tuple(k // 2 for k in kernel), bias=False)
     x = torch.randn(2, 16, frames, 13, 13).contiguous(memory_format=torch.channels_last_3d)
@@ -109,7 +109,7 @@ def test_gradients_of_clips_shorter_than_the_kernel(kernel, stride, frames):
 
     def gradient(precision):
         for exponent in (10, 14, 18):
-            torch.full((2**exponent,), torch.nan)  # what is freed here is there to be read by mistake
+            torch.full((2**exponent,), torch.nan)  # fills memory that is then freed, and could be read by mistake
         with autocast(precision, x.device):
             y = convolution(x)
         return torch.autograd.grad(y, convolution.weight, towards.to(y.dtype))[0]
@@ -121,7 +121,7 @@ def test_gradients_of_clips_shorter_than_the_kernel(kernel, stride, frames):
         assert (gradient(precision) - exact).abs().max() <= tolerance * exact.abs().max(), precision
 
 
-def test_precision_of_products_on_gpus():
+def test_set_precision_selects_the_rounding_of_gpu_products():
     try:
         for precision, rounding in (("float32", "ieee"), ("tf32", "tf32"), ("bfloat16", "tf32")):
             set_precision(precision)
@@ -131,14 +131,14 @@ def test_precision_of_products_on_gpus():
         set_precision("float32")
 
 
-def test_autocast_is_for_bfloat16_alone():
+def test_autocast_applies_only_to_bfloat16():
     layer, x = torch.nn.Linear(2, 2), torch.ones(1, 2)
     for precision, dtype in (("float32", torch.float32), ("tf32", torch.float32), ("bfloat16", torch.bfloat16)):
         with autocast(precision, torch.device("cpu")):
             assert layer(x).dtype == dtype
 
 
-def test_which_trainings_are_compiled(caplog):
+def test_only_long_training_runs_on_gpus_are_compiled_by_default(caplog):
     layer = torch.nn.Linear(2, 2)
     cpu, cuda = torch.device("cpu"), torch.device("cuda")
 
@@ -158,7 +158,7 @@ def test_which_trainings_are_compiled(caplog):
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("precision", ["float32", "tf32", "bfloat16"])
-def test_a_step_on_a_gpu_is_the_cpus(precision):
+def test_a_step_on_a_gpu_agrees_with_the_cpu(precision):
     device = torch.device("cuda")
     set_precision(precision)
     expected = step(filled("train"))

@@ -1,4 +1,4 @@
-"""The walk-through of fine-tuning in DATASET.md: its command lines, run in their order in a copy of the repository."""
+"""Runs the commands of the fine-tuning walk-through in DATASET.md, in order, in a copy of the repository."""
 
 import os
 import re
@@ -19,7 +19,7 @@ from models.model_builder_video import create_model
 TITLE = "## Fine-tuning on your own videos"
 CLASSES = {"jumping": 2, "my waving": 3}
 
-# Appended to what trains or predicts: a small network, short clips, few iterations.
+# Appended to the commands that train or predict: a small network, short clips, few iterations.
 TINY = {
     "MODEL.VIDEO_ARC_CHOICE": 1, "RESNETS.WIDTH_PER_GROUP": 2, "NONLOCAL.LAYER_MOD": 4,
     "NONLOCAL.CONV4_NONLOCAL": False, "TRAIN.VIDEO_LENGTH": 8, "TRAIN.SAMPLE_RATE": 1, "TRAIN.CROP_SIZE": 200,
@@ -32,7 +32,7 @@ TINY_WORDS = " ".join(str(word) for pair in TINY.items() for word in pair)
 
 @pytest.fixture(scope="module")
 def commands(repo):
-    """The commands of the walk-through, each a string, in their order."""
+    """The commands of the walk-through as strings, in order."""
     text = (repo / "DATASET.md").read_text()
     if TITLE not in text:
         pytest.skip(f"DATASET.md has no section {TITLE!r}")
@@ -43,7 +43,7 @@ def commands(repo):
 
 @pytest.fixture
 def checkout(repo, tmp_path):
-    """A fresh copy of what the commands need, with videos of two classes and weights to start from beside it."""
+    """A fresh copy of what the commands need; next to it, videos of two classes and initial weights."""
     for folder in ("configs", "lib", "process_data", "scripts", "tools"):
         shutil.copytree(repo / folder, tmp_path / "checkout" / folder, ignore=shutil.ignore_patterns("__pycache__"))
     for number, (name, count) in enumerate(CLASSES.items()):
@@ -59,7 +59,7 @@ def checkout(repo, tmp_path):
 
 
 def adapted(command, folder):
-    """A command with this test's data: where the videos and the model are, and the small network."""
+    """A command, adapted to this test's videos, model and small network."""
     name = command.partition("=")[0]
     if name in ("videos", "model"):
         return f"{name}={folder / {'videos': 'videos', 'model': 'model.pkl'}[name]}"
@@ -68,11 +68,11 @@ def adapted(command, folder):
     return command
 
 
-def test_every_command_in_its_order(commands, checkout, tmp_path):
+def test_every_command_works_in_order(commands, checkout, tmp_path):
     done = [command for command in commands if "setup_env.sh" not in command and "activate" not in command]
     assert len(commands) - len(done) == 2
     program = "\n".join(["set -eu", *(adapted(command, tmp_path) for command in done)])
-    # The python of the walk-through is the environment's.
+    # The walk-through's `python` is that of the activated environment.
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin/python").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
     (tmp_path / "bin/python").chmod(0o755)
@@ -94,7 +94,7 @@ def test_every_command_in_its_order(commands, checkout, tmp_path):
         assert load_blobs(runs / name / "checkpoints/c2_model_iter2.pkl")["pred_w"].shape == (2, 2048)
     long = load_blobs(runs / "run_finetune_32f/checkpoints/c2_model_iter2.pkl")
     assert not any(blob.endswith(("_rm", "_riv")) for blob in long)
-    # The frozen layers are the first run's batch norms; what was not frozen has been trained on.
+    # The frozen layers are the first run's batch norms; all other layers were trained further.
     converted = load_blobs(checkout / "data/pretrained_model/finetune_affine.pkl")
     assert np.array_equal(long["nonlocal_conv3_3_bn_s"], converted["nonlocal_conv3_3_bn_s"])
     assert not np.array_equal(long["conv1_w"], converted["conv1_w"])

@@ -1,4 +1,4 @@
-"""The one place where the configuration becomes sources and loaders."""
+"""Builds sources and loaders from the configuration; the only module of this package that reads it."""
 
 import logging
 import os
@@ -21,24 +21,24 @@ logger = logging.getLogger(__name__)
 
 
 def decoder_threads(cfg, replicas):
-    """VIDEO_DECODER_THREADS for each replica of this process, but no more than the machine has cores."""
+    """VIDEO_DECODER_THREADS per replica of this process, limited to the number of available cores."""
     return max(1, min(cfg.VIDEO_DECODER_THREADS * len(replicas.local), len(os.sched_getaffinity(0))))
 
 
 @cache
 def _known_facts(folder):
-    """One for all loaders of this process."""
+    """The cache of a folder, shared by all loaders of this process."""
     return VideoFactsCache(Path(folder) / "frame_counts.txt")
 
 
 def train_loader(cfg, replicas, bad_videos, first_record=0):
-    """The training stream of this process's replicas, from record number first_record on."""
+    """Training batches for the replicas of this process, starting at record number first_record."""
     return _random_clips(cfg, replicas, bad_videos, cfg.TRAIN.DATA_TYPE, "train", cfg.TRAIN.BATCH_SIZE,
                          first_record)
 
 
 def val_loader(cfg, replicas, bad_videos, first_record=0):
-    """The stream of evaluations while training: clips cut at random as training's are, in the order of the split."""
+    """Batches for evaluation during training: random clips, as in training, in the order of the split."""
     return _random_clips(cfg, replicas, bad_videos, cfg.TEST.DATA_TYPE, "val", cfg.TEST.BATCH_SIZE, first_record)
 
 
@@ -63,13 +63,13 @@ def _random_clips(cfg, replicas, bad_videos, split, purpose, batch_size, first_r
 
 
 def protocol_of_test(cfg):
-    """The TestProtocol of a configuration: the one place where its options are read.
+    """The TestProtocol of a configuration; the only place where its options are read.
 
-    TEST.TEST_FULLY_CONV takes three crops of TRAIN.JITTER_SCALES[0] pixels, TEST_FULLY_CONV_FLIP their mirror images
-    as well, TEST_FULL_SIZE whole frames; otherwise crops are of 224 pixels, as TEST.USE_MULTI_CROP says.
+    TEST.TEST_FULLY_CONV uses three crops of TRAIN.JITTER_SCALES[0] pixels, TEST_FULLY_CONV_FLIP adds their mirror
+    images, and TEST_FULL_SIZE uses whole frames. Otherwise crops have 224 pixels, placed by TEST.USE_MULTI_CROP.
 
     Raises:
-        UserError: TEST.NUM_TEST_CLIPS, which counts every crop, is not a multiple of the crops of a clip.
+        UserError: If TEST.NUM_TEST_CLIPS, which counts every crop, is not a multiple of the number of crops per clip.
     """
     test = cfg.TEST
     crop, multi_crop = 224, test.USE_MULTI_CROP
@@ -86,7 +86,7 @@ def protocol_of_test(cfg):
 
 
 def test_source(cfg, protocol):
-    """The records of the test split, with their clips checked against the protocol. Raises UserError."""
+    """The records of the test split. Raises UserError if their clips do not match the protocol."""
     clips_of_test(protocol)
     source = open_test_source(cfg.DATADIR, "test", protocol.multi_crop, protocol.clips)
     if protocol.crop is None and (found := source.temporal_indices.max() + 1) != protocol.clips:
@@ -97,14 +97,14 @@ def test_source(cfg, protocol):
 
 
 def clips_of_test(protocol):
-    """The TestClips of a protocol. Raises UserError if a crop is larger than the frames."""
+    """The TestClips of a protocol. Raises UserError if a crop is larger than the short side of the frames."""
     return TestClips(protocol.frames, protocol.stride, protocol.crop, protocol.scale, protocol.clips)
 
 
 def test_loader(cfg, replicas, protocol, source, batches, bad_videos, facts=None):
-    """The clips of the given batches of records of the source.
+    """A TestLoader for the given batches of the source's records.
 
-    facts is a VideoFactsCache to use instead of the one kept in CHECKPOINT.DIR.
+    facts is a VideoFactsCache to use instead of the one in CHECKPOINT.DIR.
     """
     return TestLoader(
         source=source,
@@ -119,7 +119,7 @@ def test_loader(cfg, replicas, protocol, source, batches, bad_videos, facts=None
 
 
 def read_ground_truth(cfg):
-    """(videos,) true classes of the test videos from FILENAME_GT, or None if that is null: then nothing is scored."""
+    """(videos,) true classes of the test videos from FILENAME_GT, or None if it is null (no scoring)."""
     if cfg.FILENAME_GT is None:
         return None
     if not cfg.FILENAME_GT:
@@ -132,7 +132,7 @@ def read_ground_truth(cfg):
 
 
 def warn_of_missing_test_data(cfg):
-    """Say at the start of a training what the test at its end will miss; the training itself does not need it."""
+    """Warn at the start of training if the final test's data are missing; training itself does not need them."""
     test = Path(cfg.DATADIR) / "test"
     if not test.is_dir() and not test.with_suffix(".txt").is_file():
         logger.warning("The test after training needs %s, which is not there yet", test)
@@ -141,7 +141,7 @@ def warn_of_missing_test_data(cfg):
 
 
 class Preprocessor:
-    """From the loader's uint8 clips to the model's input, on the model's device."""
+    """Converts the loader's uint8 clips to the model's input, on the model's device."""
 
     def __init__(self, cfg, device):
         self.device = device
@@ -152,5 +152,5 @@ class Preprocessor:
         return normalize(clips.to(self.device, non_blocking=True), self.mean, self.std, self.use_bgr)
 
     def batch(self, batch):
-        """Per replica (clips, labels) of a TrainLoader -> the same on the device, clips normalised."""
+        """Move the (clips, labels) of each replica to the device, with the clips normalised."""
         return [(self.clips(clips), labels.to(self.device, non_blocking=True)) for clips, labels in batch]

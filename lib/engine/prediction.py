@@ -17,6 +17,7 @@ from formats.blobs import Checkpoint, read_checkpoint
 from models import model_builder_video
 from utils.errors import UserError
 from video.bad_videos import BadVideos
+from video.frame_folder import is_frame_folder
 from video.video_facts import VideoFactsCache
 
 logger = logging.getLogger(__name__)
@@ -30,16 +31,18 @@ CROPS = {1: (False, False), 3: (True, False), 6: (False, True)}
 
 
 def find_videos(paths: list[str]) -> list[str]:
-    """Files as they are, and the videos below folders (by suffix, sorted by path), each once.
+    """Files and folders of frames as they are, and the videos below other folders, each once, sorted by path.
+
+    A video below a folder is a file with the suffix of one, or a folder of frames (video.frame_folder).
 
     Raises UserError for a folder without any.
     """
     videos: dict[str, None] = {}
     for path in paths:
         found = [path]
-        if Path(path).is_dir():
-            found = sorted(str(file) for file in Path(path).rglob("*")
-                           if file.suffix.lower() in VIDEO_SUFFIXES and file.is_file())
+        if Path(path).is_dir() and not is_frame_folder(path):
+            found = sorted(str(entry) for entry in Path(path).rglob("*")
+                           if is_frame_folder(entry) or (entry.suffix.lower() in VIDEO_SUFFIXES and entry.is_file()))
             if not found:
                 raise UserError(f"{path}: expected a folder with videos, found no file that ends in "
                                 f"{', '.join(VIDEO_SUFFIXES)}")
