@@ -2,25 +2,29 @@
 
 import logging
 import os
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
 import numpy as np
+from torch import Tensor
 
 from data.lists import read_list
 from data.records import SPATIAL_POSITIONS
-from data.sources import open_test_source, open_train_source
+from data.sources import TestSource, open_test_source, open_train_source
 from data.test_loader import TestClips, TestLoader
 from data.test_protocol import TestProtocol
 from data.train_loader import TrainClips, TrainLoader
 from data.transforms import normalize
+from utils.collections import AttrDict
 from utils.errors import UserError
+from video.bad_videos import BadVideos
 from video.video_facts import VideoFactsCache
 
 logger = logging.getLogger(__name__)
 
 
-def decoder_threads(cfg, replicas):
+def decoder_threads(cfg: AttrDict, replicas) -> int:
     """VIDEO_DECODER_THREADS per replica of this process, limited to the number of available cores."""
     return max(1, min(cfg.VIDEO_DECODER_THREADS * len(replicas.local), len(os.sched_getaffinity(0))))
 
@@ -31,13 +35,13 @@ def _known_facts(folder):
     return VideoFactsCache(Path(folder) / "frame_counts.txt")
 
 
-def train_loader(cfg, replicas, bad_videos, first_record=0):
+def train_loader(cfg: AttrDict, replicas, bad_videos: BadVideos, first_record: int = 0) -> TrainLoader:
     """Training batches for the replicas of this process, starting at record number first_record."""
     return _random_clips(cfg, replicas, bad_videos, cfg.TRAIN.DATA_TYPE, "train", cfg.TRAIN.BATCH_SIZE,
                          first_record)
 
 
-def val_loader(cfg, replicas, bad_videos, first_record=0):
+def val_loader(cfg: AttrDict, replicas, bad_videos: BadVideos, first_record: int = 0) -> TrainLoader:
     """Batches for evaluation during training: random clips, as in training, in the order of the split."""
     return _random_clips(cfg, replicas, bad_videos, cfg.TEST.DATA_TYPE, "val", cfg.TEST.BATCH_SIZE, first_record)
 
@@ -62,7 +66,7 @@ def _random_clips(cfg, replicas, bad_videos, split, purpose, batch_size, first_r
     )
 
 
-def protocol_of_test(cfg):
+def protocol_of_test(cfg: AttrDict) -> TestProtocol:
     """The TestProtocol of a configuration; the only place where its options are read.
 
     TEST.TEST_FULLY_CONV uses three crops of TRAIN.JITTER_SCALES[0] pixels, TEST_FULLY_CONV_FLIP adds their mirror
@@ -72,7 +76,8 @@ def protocol_of_test(cfg):
         UserError: If TEST.NUM_TEST_CLIPS, which counts every crop, is not a multiple of the number of crops per clip.
     """
     test = cfg.TEST
-    crop, multi_crop = 224, test.USE_MULTI_CROP
+    crop: int | None = 224
+    multi_crop = test.USE_MULTI_CROP
     if test.TEST_FULLY_CONV or test.TEST_FULLY_CONV_FLIP:
         crop, multi_crop = cfg.TRAIN.JITTER_SCALES[0], 1 if test.TEST_FULLY_CONV else 2
     elif test.TEST_FULL_SIZE:
@@ -85,7 +90,7 @@ def protocol_of_test(cfg):
                         test.NUM_TEST_CLIPS // crops)
 
 
-def test_source(cfg, protocol):
+def test_source(cfg: AttrDict, protocol: TestProtocol) -> TestSource:
     """The records of the test split. Raises UserError if their clips do not match the protocol."""
     clips_of_test(protocol)
     source = open_test_source(cfg.DATADIR, "test", protocol.multi_crop, protocol.clips)
@@ -96,12 +101,13 @@ def test_source(cfg, protocol):
     return source
 
 
-def clips_of_test(protocol):
+def clips_of_test(protocol: TestProtocol) -> TestClips:
     """The TestClips of a protocol. Raises UserError if a crop is larger than the short side of the frames."""
     return TestClips(protocol.frames, protocol.stride, protocol.crop, protocol.scale, protocol.clips)
 
 
-def test_loader(cfg, replicas, protocol, source, batches, bad_videos, facts=None):
+def test_loader(cfg: AttrDict, replicas, protocol: TestProtocol, source: TestSource, batches: Sequence[np.ndarray],
+                bad_videos: BadVideos, facts: VideoFactsCache | None = None) -> TestLoader:
     """A TestLoader for the given batches of the source's records.
 
     facts is a VideoFactsCache to use instead of the one in CHECKPOINT.DIR.
@@ -118,7 +124,7 @@ def test_loader(cfg, replicas, protocol, source, batches, bad_videos, facts=None
     )
 
 
-def read_ground_truth(cfg):
+def read_ground_truth(cfg: AttrDict) -> np.ndarray | None:
     """(videos,) true classes of the test videos from FILENAME_GT, or None if it is null (no scoring)."""
     if cfg.FILENAME_GT is None:
         return None
@@ -131,7 +137,7 @@ def read_ground_truth(cfg):
     return np.array([truth.label(i) for i in range(len(truth))])
 
 
-def warn_of_missing_test_data(cfg):
+def warn_of_missing_test_data(cfg: AttrDict) -> None:
     """Warn at the start of training if the final test's data are missing; training itself does not need them."""
     test = Path(cfg.DATADIR) / "test"
     if not test.is_dir() and not test.with_suffix(".txt").is_file():
@@ -147,10 +153,10 @@ class Preprocessor:
         self.device = device
         self.mean, self.std, self.use_bgr = cfg.MODEL.MEAN, cfg.MODEL.STD, cfg.MODEL.USE_BGR
 
-    def clips(self, clips):
+    def clips(self, clips: Tensor) -> Tensor:
         """N x L x H x W x 3 uint8 -> N x 3 x L x H x W float32."""
         return normalize(clips.to(self.device, non_blocking=True), self.mean, self.std, self.use_bgr)
 
-    def batch(self, batch):
+    def batch(self, batch: list[tuple[Tensor, Tensor]]) -> list[tuple[Tensor, Tensor]]:
         """Move the (clips, labels) of each replica to the device, with the clips normalised."""
         return [(self.clips(clips), labels.to(self.device, non_blocking=True)) for clips, labels in batch]

@@ -37,11 +37,11 @@ class VideoMeans:
         self._sums = {}
 
     @property
-    def status(self):
+    def status(self) -> np.ndarray:
         """That of each clip's video."""
         return self._file.status[self._videos]
 
-    def write(self, clips, values, status):
+    def write(self, clips: np.ndarray, values: np.ndarray | None, status: int) -> None:
         """As ResultFile.write; a video's row is written with its last clip."""
         if values is None:
             self._file.write(np.unique(self._videos[clips]), None, status)
@@ -54,7 +54,8 @@ class VideoMeans:
                 self._file.write(np.array([video]), mean[None].astype(np.float32), status)
 
 
-def open_features(cfg, protocol, source, videos, shapes, output, average, pool):
+def open_features(cfg, protocol, source, videos, shapes, output, average,
+                  pool) -> tuple[ResultFile, ResultFile | VideoMeans]:
     """The ResultFile of the features, and what score_clips writes to."""
     computed_from = identity(cfg, protocol, source) | {"blobs": " ".join(shapes), "pool": str(pool),
                                                        "rows": "videos" if average else "clips"}
@@ -70,7 +71,7 @@ def open_features(cfg, protocol, source, videos, shapes, output, average, pool):
         "dtype": "float32",
         "shapes": json.dumps(shapes),
     }
-    constants = {"videos": [os.fsencode(path) for path in videos]}
+    constants: dict[str, np.ndarray | list[bytes]] = {"videos": [os.fsencode(path) for path in videos]}
     if not average:
         constants |= {"video_indices": source.video_indices, "temporal_indices": source.temporal_indices}
         if source.spatial_indices is not None:

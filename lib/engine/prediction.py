@@ -15,6 +15,7 @@ from engine.replicas import Replicas
 from engine.scoring import clips_per_pass, passes_of_videos
 from formats.blobs import Checkpoint, read_checkpoint
 from models import model_builder_video
+from utils.collections import AttrDict
 from utils.errors import UserError
 from video.bad_videos import BadVideos
 from video.frame_folder import is_frame_folder
@@ -50,7 +51,7 @@ def find_videos(paths: list[str]) -> list[str]:
     return list(videos)
 
 
-def prediction_config(cfg, views: tuple[int, int]):
+def prediction_config(cfg: AttrDict, views: tuple[int, int]) -> AttrDict:
     """A copy of the configuration for views = (clips, crops) on one device, giving probabilities.
 
     As many clips go through the network at once as in a test.
@@ -96,7 +97,7 @@ class VideoClassifier(nn.Module):
         check_classifier(checkpoint, cfg.MODEL.NUM_CLASSES)
         self.network = model_builder_video.load_model(cfg, checkpoint, self.device, self.protocol.clip_shape)
 
-    def forward(self, clips):
+    def forward(self, clips: torch.Tensor) -> torch.Tensor:
         return self.network(clips)
 
 

@@ -10,11 +10,13 @@ import numpy as np
 
 from core.config import print_cfg
 from data.data_builder import protocol_of_test, read_ground_truth, test_source
+from data.test_protocol import TestProtocol
 from engine.interruption import EXIT_INTERRUPTED, Interrupted, Interruption
 from engine.scoring import identity, score_clips
 from formats.result_file import SCORED, ResultFile
 from models.model_builder_video import load_model
 from reports.video_scores import score_videos, write_results
+from utils.collections import AttrDict
 from utils.errors import UserError
 from utils.files import make_writable_folder
 
@@ -66,14 +68,14 @@ def test_net(cfg, replicas) -> int:
     return 0
 
 
-def config_after_training(cfg, weights):
+def config_after_training(cfg: AttrDict, weights: str | Path) -> AttrDict:
     """A copy of the configuration for the fully convolutional test that ends a training."""
     cfg = copy.deepcopy(cfg)
     cfg.TEST.update(PARAMS_FILE=str(weights), OUTPUT_NAME="softmax", TEST_FULLY_CONV=not cfg.TEST.TEST_FULL_SIZE)
     return cfg
 
 
-def config_as_tested(cfg, protocol):
+def config_as_tested(cfg: AttrDict, protocol: TestProtocol) -> AttrDict:
     """A copy of the configuration with the options that a test overrides, for the log."""
     cfg = copy.deepcopy(cfg)
     cfg.TEST.update(DATA_TYPE="test", USE_MULTI_CROP=protocol.multi_crop)

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import math
+from collections.abc import Iterator
 
 from utils.errors import UserError
 from utils.metrics import Averages, BestErrors, print_finished_line, print_json_stats, print_train_line
@@ -32,7 +33,7 @@ class TrainingLog:
         self._values = None  # of the last iteration read
 
     @contextlib.contextmanager
-    def timed(self, synchronise: bool):
+    def timed(self, synchronise: bool) -> Iterator[None]:
         """Time an iteration. With `synchronise`, wait for the device before and after: it may be iterations behind,
         and the time in a log line is that of its own iteration."""
         self.timer.tic()
@@ -87,7 +88,8 @@ def epoch(iterations: int, cfg) -> float:
     return iterations * cfg.TRAIN.BATCH_SIZE / cfg.TRAIN.DATASET_SIZE
 
 
-def json_stats(cfg, it, lr, averages, errors, best, device):
+def json_stats(cfg, it: int, lr: float, averages, errors: dict[str, float], best, device) -> dict:
+    """The values of legacy's json_stats line after an evaluation, in its order."""
     stats = {
         "eval_period": cfg.TRAIN.EVAL_PERIOD,
         "batchSize": cfg.TRAIN.BATCH_SIZE,

@@ -1,4 +1,4 @@
-"""Results that come row by row, kept as they come, so that a run that was ended goes on from there."""
+"""Results written row by row as they are computed, so that an interrupted run can be resumed."""
 
 import hashlib
 import json
@@ -18,27 +18,29 @@ TODO, SCORED, UNREADABLE = 0, 1, 2
 class ResultFile:
     """An HDF5 file with a row for every record of a job.
 
-    Datasets: `status` (rows,) uint8, 0 still to do, 1 scored, 2 its video could not be read; the columns, each
-    (rows, *shape) float32, zero where not scored; the constants. Attributes: what the rows were computed from, as given
-    in `identity`. The file has its full size from the start and no structure changes afterwards: whenever the process
-    dies, the rows whose status says so are whole.
+    Datasets: `status` (rows,) uint8, 0 not done yet, 1 scored, 2 video unreadable; the columns, each (rows, *shape)
+    float32, zero where not scored; the constants. Attributes: what the rows were computed from, as given in `identity`.
+    The file has its full size from the start, and its structure never changes: whenever the process dies, the rows
+    marked as scored are complete.
 
     Args:
-        path: made if it is not there. If it is there with another identity, it is refused; but replaced if it is
-            complete and `replace_finished` is set, or holds nothing yet.
+        path: created if it does not exist. A file with another identity is an error, but replaced if it is complete
+            and `replace_finished` is set, or has no rows yet.
         content: what the rows are, for messages ("scores of a test").
-        identity: {name: text} that must be equal for rows to be taken over, e.g. a digest of the weights.
-        rows: how many.
+        identity: {name: text} that must be equal for existing rows to be kept, e.g. a digest of the weights.
+        rows: number of rows.
         columns: {name: shape of a row}.
-        constants: {name: array or list of byte strings}, written when the file is made.
-        attributes: {name: value} further attributes of the file, written when it is made.
+        constants: {name: array or list of byte strings}, written when the file is created.
+        attributes: {name: value} further attributes of the file, written when it is created.
         replace_finished: see path.
 
     Raises:
-        UserError: the file is of another identity, is none of ours, or cannot be written.
+        UserError: the file has another identity or is not a ResultFile, or cannot be written.
     """
 
-    def __init__(self, path, content, identity, rows, columns, constants, attributes=None, replace_finished=False):
+    def __init__(self, path: str | os.PathLike, content: str, identity: dict[str, str], rows: int,
+                 columns: dict[str, tuple[int, ...]], constants: dict[str, np.ndarray | list[bytes]],
+                 attributes: dict | None = None, replace_finished: bool = False):
         self.path, self.content = Path(path), content
         if self.path.exists() and not self._continues(identity, rows, columns, replace_finished):
             self.path.unlink()
@@ -59,7 +61,7 @@ class ResultFile:
         finished = bool((status != TODO).all())
         if (finished and replace_finished) or (status == TODO).all():
             return False
-        advice = "remove the file to start anew" if finished else "finish that one, or remove the file to start anew"
+        advice = "remove the file to start over" if finished else "finish that run, or remove the file to start over"
         raise UserError(f"{self.path}: holds the {self.content} {'' if finished else 'of an unfinished run '}with "
                         f"another {' and '.join(differing) or 'size'}: {advice}")
 
@@ -75,10 +77,10 @@ class ResultFile:
                 _allocate(file, "status", (rows,), np.uint8)
             os.replace(temporary, self.path)
 
-    def write(self, rows, values, status):
+    def write(self, rows: np.ndarray, values: np.ndarray | None, status: int) -> None:
         """Set the rows (ascending array) of one status.
 
-        values are (rows, sum of the columns' sizes), the columns one after another, each flattened; or None for
+        values are (rows, sum of the columns' sizes), the columns one after another, each flattened; None for
         unreadable rows.
         """
         if not len(rows):
@@ -99,7 +101,7 @@ class ResultFile:
         self._file.flush()
         os.fdatasync(self._file.id.get_vfd_handle())
 
-    def close(self):
+    def close(self) -> None:
         self._file.close()
 
     def __enter__(self):
@@ -112,13 +114,13 @@ class ResultFile:
 def _allocate(file, name, shape, dtype):
     layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     layout.set_layout(h5py.h5d.CONTIGUOUS)
-    layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)  # all structure is there before the first row
+    layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)  # the structure is complete before the first row
     space, kind = h5py.h5s.create_simple(shape), h5py.h5t.py_create(np.dtype(dtype))
     h5py.h5d.create(file.id, name.encode(), kind, space, layout)
 
 
-def open_result_file(path, content, mode="r"):
-    """The h5py.File of a ResultFile. Raises UserError if it is none, or somebody is writing it."""
+def open_result_file(path: str | os.PathLike, content: str, mode: str = "r") -> h5py.File:
+    """The h5py.File of a ResultFile. Raises UserError if it is something else, or another process is writing it."""
     try:
         file = h5py.File(path, mode)
     except BlockingIOError as error:
@@ -133,7 +135,7 @@ def open_result_file(path, content, mode="r"):
     return file
 
 
-def file_digest(path):
+def file_digest(path: str | os.PathLike) -> str:
     """SHA-256 of a file's bytes, hexadecimal. Raises UserError if it cannot be read."""
     try:
         with open(path, "rb") as file:
@@ -142,7 +144,7 @@ def file_digest(path):
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
 
 
-def value_digest(*values):
+def value_digest(*values) -> str:
     """SHA-256 over arrays and JSON-able values, hexadecimal."""
     digest = hashlib.sha256()
     for value in values:

@@ -2,12 +2,13 @@
 
 import contextlib
 
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from utils.bn_helper import batch_norms
 
 
-def recompute(block, x):
+def recompute(block: nn.Module, x: Tensor) -> Tensor:
     """block(x), of which only x is kept for the backward pass. The block must draw no random numbers."""
     return checkpoint(block, x, use_reentrant=False, preserve_rng_state=False,
                       context_fn=lambda: (contextlib.nullcontext(), _second_pass(block)))

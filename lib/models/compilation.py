@@ -1,6 +1,7 @@
 """Compiled networks: when they pay, and what happens where they cannot be had."""
 
 import logging
+from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -13,7 +14,7 @@ LONG_RUN = {"cpu": 1e14, "cuda": 1e16}
 LONG_TRAINING = 1000  # iterations: compiling for training takes a minute or two
 
 
-def is_worth_compiling(choice, operations, device):
+def is_worth_compiling(choice: str, operations: Callable[[], float], device: torch.device) -> bool:
     """Whether to compile a network for prediction.
 
     Args:
@@ -36,7 +37,7 @@ class Compiled(nn.Module):
         self.fast = torch.compile(network, options={"freezing": True})
         logger.info("Compiling the network: the first passes take longer")
 
-    def forward(self, clips):
+    def forward(self, clips: torch.Tensor) -> torch.Tensor:
         if self.fast is not None:
             try:
                 # A training before it may have let PyTorch run on with what fails.
@@ -49,7 +50,8 @@ class Compiled(nn.Module):
         return self.network(clips)
 
 
-def compiled_for_training(network, choice, iterations, recomputing, device):
+def compiled_for_training(network: nn.Module, choice: str, iterations: int, recomputing: bool,
+                          device: torch.device) -> Callable[..., torch.Tensor]:
     """A network in training mode, compiled if the choice says so.
 
     Args:

@@ -7,23 +7,26 @@ import importlib.util
 import io
 import logging
 import warnings
+from collections.abc import Callable, Sequence
+from os import PathLike
 from pathlib import Path
 
 import torch
+from torch import Tensor, nn
 
 from utils.errors import UserError
 
 ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 
 
-def write_torch_program(model, clips, path):
+def write_torch_program(model: nn.Module, clips: Tensor, path: str | PathLike) -> None:
     """Write a network as a torch.export program. `clips` is an example, a batch of two or more."""
     buffer = io.BytesIO()
     torch.export.save(_traced(model, clips), buffer)
     Path(path).write_bytes(buffer.getbuffer())
 
 
-def read_torch_program(path):
+def read_torch_program(path: str | PathLike) -> Callable[[Tensor], Tensor]:
     """The network of such a file, as a function from clips to scores."""
     with open(path, "rb") as file:
         return torch.export.load(io.BytesIO(file.read())).module()
@@ -39,7 +42,7 @@ def write_onnx(model, clips, path):
     program.save(str(path), external_data=False)
 
 
-def read_onnx(path):
+def read_onnx(path: str | PathLike) -> Callable[[Tensor], Tensor]:
     """The network of such a file in onnxruntime on the CPU, as a function from clips to scores."""
     import onnxruntime
 
@@ -47,20 +50,21 @@ def read_onnx(path):
     return lambda clips: torch.from_numpy(session.run(["scores"], {"clips": clips.numpy()})[0])
 
 
-def check_onnx_is_there():
+def check_onnx_is_there() -> None:
     """Raise UserError if a package that writing or checking ONNX needs is not installed."""
     missing = [name for name in ONNX_PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         raise UserError(f"ONNX needs packages that are not installed: pip install {' '.join(missing)}")
 
 
-def random_clips(shape, batch, seed=0):
+def random_clips(shape: tuple[int, ...], batch: int, seed: int = 0) -> Tensor:
     """Clips as of normalised noise: batch x shape, float32; the same for the same arguments."""
     return torch.randn((batch, *shape), generator=torch.Generator().manual_seed(seed))
 
 
 @torch.inference_mode()
-def largest_difference(network, other, shape, batches=(1, 3)):
+def largest_difference(network: Callable[[Tensor], Tensor], other: Callable[[Tensor], Tensor], shape: tuple[int, ...],
+                       batches: Sequence[int] = (1, 3)) -> float:
     """Largest difference of two functions from clips to N x K, on random clips of several batch sizes.
 
     It is relative to the largest magnitude of the first one's outputs where that is above one (scores), and absolute

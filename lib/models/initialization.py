@@ -11,7 +11,8 @@ from models.nonlocal_helper import NonLocalBlock
 
 
 @torch.no_grad()
-def initialize(model, seed, bn_init_gamma, fc_init_std, nonlocal_init_std, nonlocal_zero_init, nonlocal_bn_init_gamma):
+def initialize(model: nn.Module, seed: int, bn_init_gamma: float, fc_init_std: float, nonlocal_init_std: float,
+               nonlocal_zero_init: bool, nonlocal_bn_init_gamma: float) -> None:
     """Fill every parameter of a ResNetVideo. Each draw follows from the seed and the parameter's name alone, so that
     a layer starts the same in every variant of the network.
 

@@ -12,19 +12,19 @@ import contextlib
 import torch
 
 
-def set_precision(precision):
+def set_precision(precision: str) -> None:
     """Let this process's GPUs round the factors of float32 products (tf32, bfloat16) or not (float32)."""
     rounding = "ieee" if precision == "float32" else "tf32"
     torch.backends.cuda.matmul.fp32_precision = rounding
-    torch.backends.cudnn.conv.fp32_precision = rounding
+    torch.backends.cudnn.conv.fp32_precision = rounding  # type: ignore[attr-defined]  # not in its stubs
 
 
-def autocast(precision, device):
+def autocast(precision: str, device: torch.device) -> torch.autocast:
     """The context for forward passes in training mode on a torch.device."""
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
 
 
-def no_autocast(device):
+def no_autocast(device: torch.device) -> contextlib.AbstractContextManager:
     """The context for what is computed in the precision of its input, inside autocast too."""
     if not torch.amp.is_autocast_available(device.type):  # a "meta" device
         return contextlib.nullcontext()

@@ -6,6 +6,9 @@ import numpy as np
 from torch import nn
 
 from models.resnet_helper import Bottleneck
+from models.resnet_video import ResNetVideo
+
+Triple = tuple[int, ...]  # frames, rows, columns
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,7 @@ class Grid:
     step: tuple = (1, 1, 1)
     extent: tuple = (1, 1, 1)
 
-    def through(self, kernel, stride, padding):
+    def through(self, kernel: Triple, stride: Triple, padding: Triple) -> "Grid":
         """The grid of what a convolution or pooling with this window makes of this grid's cells (triples)."""
         return Grid(
             tuple(f + ((k - 1) / 2 - p) * s for f, s, k, p in zip(self.first, self.step, kernel, padding, strict=True)),
@@ -31,17 +34,17 @@ class Grid:
             tuple(e + (k - 1) * s for e, s, k in zip(self.extent, self.step, kernel, strict=True)),
         )
 
-    def centres(self, cells):
+    def centres(self, cells) -> np.ndarray:
         """Positions (... x 3, float64: frame, row, column) of cells (... x 3, integers: t, h, w)."""
         return np.asarray(cells) * self.step + self.first
 
-    def nearest(self, position, shape):
+    def nearest(self, position, shape) -> tuple[int, int, int]:
         """The cell (t, h, w) of a map of this shape (T, H, W) whose centre is nearest to a position of the clip."""
         cell = np.rint((np.asarray(position) - self.first) / self.step).astype(int)
         return tuple(np.clip(cell, 0, np.array(shape) - 1).tolist())
 
 
-def input_grid(model, name):
+def input_grid(model: ResNetVideo, name: str) -> Grid:
     """Grid of the feature map that the trunk's module `name` of a ResNetVideo takes in.
 
     Non-local blocks see the whole clip and move no centre; like the shortcuts, they are passed over.

@@ -4,7 +4,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.activation_checkpointing import recompute
@@ -49,7 +49,7 @@ ARCS = {
 class PositionPool(nn.Module):
     """Average over all frames and 7 x 7 positions: N x C x T x H x W -> N x C x 1 x (H - 6) x (W - 6)."""
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         return F.avg_pool3d(x, (x.shape[2], 7, 7), stride=1)
 
 
@@ -112,7 +112,7 @@ class ResNetVideo(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.pred = nn.Linear(channels, num_classes)
 
-    def forward(self, clips):
+    def forward(self, clips: Tensor) -> Tensor:
         self.check_size(*clips.shape[2:])
         x = clips
         if self.checkpoint_activations and self.training:
@@ -123,10 +123,10 @@ class ResNetVideo(nn.Module):
                 x = getattr(self, name)(x)
         return self.head(x)
 
-    def checkpoint_segments(self):
+    def checkpoint_segments(self) -> list[tuple[nn.Module, bool]]:
         """The trunk in parts, each a block with the pooling behind it or what comes before the first block, and for
         each whether to compute it again in the backward pass: not res5's, which take much time and little memory."""
-        parts = [[]]
+        parts: list[list[tuple[str, nn.Module]]] = [[]]
         for name in self.trunk:
             layer = getattr(self, name)
             if isinstance(layer, Bottleneck | NonLocalBlock):
@@ -134,7 +134,7 @@ class ResNetVideo(nn.Module):
             parts[-1].append((name, layer))
         return [(nn.Sequential(OrderedDict(part)), not part[0][0].startswith("res5")) for part in parts]
 
-    def check_size(self, frames, height, width):
+    def check_size(self, frames: int, height: int, width: int) -> None:
         if frames < self.min_frames:
             raise UserError(f"the network needs clips of at least {self.min_frames} frames, got {frames}: "
                             "TRAIN.VIDEO_LENGTH is too small")
@@ -142,7 +142,7 @@ class ResNetVideo(nn.Module):
             raise UserError(f"the network needs clips of at least {MIN_SIZE} x {MIN_SIZE} pixels, "
                             f"got {height} x {width}: TRAIN.CROP_SIZE (in a full-size test TEST.SCALE) is too small")
 
-    def head(self, x):
+    def head(self, x: Tensor) -> Tensor:
         """res5's output N x 2048 x T x H x W -> N x K, in float32 at least: what is averaged here decides the class."""
         with no_autocast(x.device):
             pool5 = self.pool5(x.to(torch.promote_types(x.dtype, torch.float32)))

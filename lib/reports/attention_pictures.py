@@ -10,7 +10,7 @@ import matplotlib
 import numpy as np
 
 from utils.errors import UserError
-from utils.files import atomic_write
+from utils.files import StrPath, atomic_write
 
 matplotlib.use("Agg")  # files only: no display is needed
 
@@ -43,33 +43,34 @@ class Attention:
     step: tuple
     arrows: int
 
-    def strongest(self):
+    def strongest(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(positions (n x 3, floats), time steps (n), weights (n)) of the largest weights > 0, the largest first."""
         order = np.argsort(-self.weights, axis=None, kind="stable")[:self.arrows]
         order = order[self.weights.ravel()[order] > 0]
         cells = np.stack(np.unravel_index(order, self.weights.shape), 1)
         return cells * self.step + self.first, cells[:, 0], self.weights.ravel()[order]
 
-    def middle_frames(self):
+    def middle_frames(self) -> np.ndarray:
         """(T,) integers: the frame of the clip in the middle of each time step; of two the earlier."""
         return np.ceil(np.arange(len(self.weights)) * self.step[0] + self.first[0] - 0.5).astype(int)
 
-    def time_step(self, frame):
+    def time_step(self, frame: float) -> int:
         """The time step whose middle is nearest to a frame; of two the earlier."""
         step = np.ceil((frame - self.first[0]) / self.step[0] - 0.5)
         return int(np.clip(step, 0, len(self.weights) - 1))
 
-    def heat(self, t, height, width):
+    def heat(self, t: int, height: int, width: int) -> np.ndarray:
         """The weights of time step t between their positions, bilinearly: height x width float32, a value a pixel.
 
         Outside the outermost positions it is the nearest value.
         """
         rows, columns = ((np.arange(size, dtype=np.float32) - first) / step for size, first, step in zip(
             (height, width), self.first[1:], self.step[1:], strict=True))
-        return cv2.remap(self.weights[t].astype(np.float32), *np.meshgrid(columns, rows), cv2.INTER_LINEAR,
-                         borderMode=cv2.BORDER_REPLICATE)
+        columns, rows = np.meshgrid(columns, rows)
+        return np.asarray(cv2.remap(self.weights[t].astype(np.float32), columns, rows, cv2.INTER_LINEAR,
+                                    borderMode=cv2.BORDER_REPLICATE))
 
-    def under_heat(self, frame, t):
+    def under_heat(self, frame: np.ndarray, t: int) -> np.ndarray:
         """An RGB uint8 frame under the heat map of time step t: more opaque where it is hotter."""
         top = self.weights.max()
         share = np.clip(self.heat(t, *frame.shape[:2]) / top, 0, 1) if top > 0 else np.zeros(frame.shape[:2])
@@ -77,7 +78,8 @@ class Attention:
         return (frame * (1 - opacity) + 255 * COLORS(share)[..., :3] * opacity).round().astype(np.uint8)
 
 
-def draw_clip(path, clip, names, attentions, title, style):
+def draw_clip(path: StrPath, clip: np.ndarray, names: list[str], attentions: list[Attention], title: str,
+              style: str) -> None:
     """Write a PNG: for each Attention the clip's time steps side by side, each by the frame in its middle.
 
     Args:
@@ -142,7 +144,7 @@ def _draw_panels(axes, clip, names, attention, style):
         bar.ax.tick_params(labelsize=7)
 
 
-def write_movie(path, clip, names, attentions, style):
+def write_movie(path: StrPath, clip: np.ndarray, names: list[str], attentions: list[Attention], style: str) -> None:
     """Write an MP4 of all frames of a clip, for each Attention one picture side by side.
 
     Arguments as of draw_clip. A disc marks the point in the frames of its time step, a ring in the others; lines lead
@@ -161,7 +163,8 @@ def write_movie(path, clip, names, attentions, style):
                 if not writer.isOpened():
                     raise UserError(f"{path}: OpenCV cannot write an MPEG-4 video here")
             writer.write(cv2.cvtColor(frame[:height, :width], cv2.COLOR_RGB2BGR))
-        writer.release()
+        if writer is not None:
+            writer.release()
         with open(made, "rb") as source, atomic_write(path) as file:
             shutil.copyfileobj(source, file)
 

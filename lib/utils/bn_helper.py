@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import time
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import nn
@@ -13,13 +14,13 @@ from utils.errors import UserError
 logger = logging.getLogger(__name__)
 
 
-def batch_norms(model):
+def batch_norms(model: nn.Module) -> dict[str, nn.BatchNorm3d]:
     """{name: layer} of every batch norm of the model."""
     return {name: module for name, module in model.named_modules() if isinstance(module, nn.BatchNorm3d)}
 
 
 @contextlib.contextmanager
-def running_statistics_frozen(model, frozen=True):
+def running_statistics_frozen(model: nn.Module, frozen: bool = True) -> Iterator[None]:
     """Inside, training-mode passes leave the running statistics alone (if `frozen`): those of the root replica rule."""
     layers = batch_norms(model).values() if frozen else ()
     for layer in layers:
@@ -62,7 +63,7 @@ class BatchStatistics:
 
         return hook
 
-    def add(self):
+    def add(self) -> None:
         for name, layer in self.layers.items():
             count = self._counts[name]
             mean = layer.running_mean.double()
@@ -80,7 +81,8 @@ class BatchStatistics:
 
 
 @torch.no_grad()
-def compute_precise_bn(model, next_batch, iterations, replicas, it, log_period):
+def compute_precise_bn(model: nn.Module, next_batch: Callable[[], list[torch.Tensor]], iterations: int, replicas,
+                       it: int, log_period: int) -> None:
     """Set every batch norm's running statistics to E[x] and E[x^2] - E[x]^2 over fresh training batches.
 
     Args:
