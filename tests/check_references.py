@@ -1,11 +1,11 @@
-"""Compare the port with a folder of numbers that the legacy program computed. Prints one line a case.
+"""Compare the port with a folder of numbers computed by the legacy program. Prints one line per comparison.
 
     python tests/check_references.py FOLDER [NAME]... [--processes 2] [--markdown FILE]
 
 FOLDER holds forward/*.npz, train/*.json, precisebn_*.json, lr_schedules.jsonl, test_clips.json (of the videos in
-FOLDER/../videos), lmdb/, pickles/ and end_to_end/; NAMEs pick the cases that contain one of them. The references were
-made with two replicas: --processes 2 gives each a process of its own. --markdown writes the lines as a table, too.
-Exit status 1 if any case is over its bar.
+FOLDER/../videos), lmdb/, pickles/ and end_to_end/. NAMEs select the cases whose name contains one of them. The
+references were made with two replicas: --processes 2 runs each in its own process. --markdown also writes the results
+as a table. Exit status 1 if any error is over its bar.
 """
 
 import argparse
@@ -49,7 +49,7 @@ def reference_cfg(meta, **more):
 
 
 def check_blobs(model, shapes):
-    """Names and shapes of the model's blobs, or SystemExit."""
+    """Check names and shapes of the model's blobs; raises SystemExit if they differ."""
     blobs = {name: list(tensor.shape) for name, tensor in model_blobs(model).items()}
     # The fully convolutional classifier is the same matrix with three trailing ones.
     expected = {name: shape[:2] if name == "pred_w" else shape for name, shape in shapes.items()}
@@ -67,7 +67,7 @@ def reference_model(meta, cfg, split):
 
 @torch.inference_mode()
 def scores_and_probabilities(model, clips):
-    """(pred, softmax) of the clips, both averaged over the positions that pool5 leaves: N x K arrays."""
+    """(pred, softmax) of the clips as N x K arrays, averaged over the positions that pool5 leaves."""
     features = nn.Sequential(*(getattr(model, name) for name in model.trunk))(clips)
     outputs = []
     for model.output in ("pred", "softmax"):
@@ -77,7 +77,7 @@ def scores_and_probabilities(model, clips):
 
 @torch.inference_mode()
 def inference_probabilities(model, clips):
-    """The softmax that the tools compute, with everything that makes prediction faster."""
+    """The softmax as the tools compute it, with all optimisations for prediction."""
     model.output = "softmax"
     return for_inference(model)(clips).numpy()
 
@@ -99,7 +99,7 @@ def check_forward(path, _):
 
 
 def sampled_error(actual, expected, scale=None):
-    """Largest difference of the 8 sampled values, against the blob's root mean square (or a given scale)."""
+    """Largest difference of the 8 sampled values, relative to the blob's root mean square (or a given scale)."""
     flat = actual.detach().reshape(-1)
     points = [int(i) for i in np.linspace(0, flat.numel() - 1, 8)]
     rms = expected["l2"] / np.sqrt(expected["n"]) if scale is None else scale
@@ -113,7 +113,7 @@ def train_cfg(meta):
 
 
 def run_training(meta, replicas, dtype=torch.float32):
-    """Do a reference's iterations; yield (its numbers, learning rate, losses, blobs, histories) after each."""
+    """Run a reference's iterations; yield (expected numbers, learning rate, losses, blobs, histories) after each."""
     cfg = train_cfg(meta)
     model = reference_model(meta, cfg, "train").to(dtype)
     solver = Solver.from_config(model, cfg)
@@ -150,7 +150,8 @@ def check_train(path, replicas):
             continue
         when, bar = ("first", 5e-4) if it == 0 else ("last", 3e-3)
         statistics = {n: e for n, e in expected["params"].items() if n.endswith("_rm")}
-        # Legacy's CPU build took the biased batch variance into the running one, PyTorch and GPUs the unbiased.
+        # Legacy's CPU build updates the running variance with the biased batch variance, PyTorch and GPUs with the
+        # unbiased one.
         weights = {n: e for n, e in expected["params"].items() if not n.endswith(("_rm", "_riv"))}
         yield f"parameters after the {when} iteration", max(sampled_error(blobs[n], e) for n, e in weights.items()), bar
         if statistics:
@@ -163,7 +164,7 @@ def check_train(path, replicas):
 
     exact = {}
     if max(error for _, error in momentum.values()) > MOMENTUM_BAR:
-        # Then ask how far the reference itself, computed in float32, is from float64 arithmetic.
+        # Find out how far the reference itself, computed in float32, is from float64 arithmetic.
         double = run_training(meta, replicas, torch.float64)
         exact = {it: momentum_error(step[4], step[0]["momentum"]) for it, step in enumerate(double) if it in momentum}
     for it, (when, error) in momentum.items():
@@ -171,7 +172,7 @@ def check_train(path, replicas):
 
 
 def precise_bn_blobs(meta, replicas, layers=None):
-    """Blobs after the reference's precise BN, of the whole network or of its first layers."""
+    """Blobs of the whole network, or of its first layers, after the reference's precise BN."""
     model = create_model(reference_cfg(meta), "train")
     recipe.fill(model, meta["seed"], meta.get("weight_scales"))
     if layers is not None:
@@ -226,7 +227,7 @@ def cases(folder):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("names", nargs="*", help="run only the cases whose name contains one of these")
+    parser.add_argument("names", nargs="*", help="run only cases whose name contains one of these")
     parser.add_argument("--processes", default="1")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write a table of the results")
     args = parser.parse_args()
@@ -239,12 +240,12 @@ def main():
 def check_all(args, replicas):
     chosen = [case for case in cases(args.folder) if not args.names or any(name in case[0] for name in args.names)]
     if not chosen:
-        raise UserError(f"{args.folder}: no reference of that name here")
+        raise UserError(f"{args.folder}: no reference with such a name")
     over, rows = 0, []
     for name, check, path in chosen:
         for what, error, bar, *noise in check(path, replicas):
-            # Where the legacy program's own float32 rounding (its distance from float64 arithmetic) is above the bar,
-            # no other float32 program can be held to it: such a line is shown as noise, up to twice that distance.
+            # If the legacy program's own float32 rounding (its distance from float64 arithmetic) exceeds the bar, no
+            # other float32 program can be held to it: up to twice that distance, the error counts as noise.
             verdict, note = ("ok", "") if error <= bar else ("OVER", "")
             if noise and noise[0] > bar:
                 note = f"  (the reference itself is {noise[0]:.2e} from float64)"
@@ -258,12 +259,12 @@ def check_all(args, replicas):
         print("all within their bars" if not over else f"{over} over their bars")
         if args.markdown:
             write_table(args.markdown, rows)
-    # Running statistics are the root replica's: only the root can judge them.
+    # Running statistics are those of the root replica, so only the root can check them.
     return 1 if over and replicas.is_root else 0
 
 
 def write_table(path, rows):
-    """Write rows of texts as a Markdown table."""
+    """Write rows of strings as a Markdown table."""
     head = ("reference", "what", "error", "bar", "")
     with atomic_write(path, "w", encoding="utf-8") as file:
         for row in (head, ["---"] * len(head), *rows):

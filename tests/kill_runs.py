@@ -1,10 +1,10 @@
-"""Kill running jobs at random moments, start them again as a user would, and compare what they leave in the end.
+"""Kill running jobs at random moments, restart them as a user would, and check the final results.
 
     python tests/kill_runs.py [--kills 200] [--seed S] [--job train|test|lmdb|convert|downscale|all]...
 
-The kills (SIGKILL, of the whole process group as a power cut would have it, or of a tool alone) are dealt out over the
-jobs. After each, nothing that looks finished may differ from an undisturbed run's; in the end everything must be there,
-byte for byte. Prints a line a job; exit status 1 if a run did not survive.
+The kills (SIGKILL, of the whole process group as in a power cut, or of a tool alone) are distributed over the jobs.
+After each kill, nothing that looks finished may differ from an undisturbed run; in the end, everything must be there,
+byte for byte. Prints one line per job; exit status 1 if a run did not survive.
 """
 
 import argparse
@@ -32,10 +32,12 @@ from utils import cli  # noqa: E402
 
 
 class Job:
-    """A job to kill: made once, in a folder of its own, with what its runs read.
+    """A job to kill; creates the input of its runs once, in its own folder.
 
-    variants: how many forms of it there are. most: kills that one run is given. leftovers: a pattern of what exists, in
-    the run's folder, only while something is being written: a kill may wait for it.
+    Attributes:
+        variants: Number of variants of the job.
+        most: Largest number of kills of one run.
+        leftovers: Pattern of files that exist in the run's folder only during a write. A kill may wait for one.
     """
 
     variants = 1
@@ -46,19 +48,19 @@ class Job:
         self.folder = folder
 
     def words(self, out, variant):
-        """The command whose results go to the folder `out`."""
+        """The command that writes its results to the folder `out`."""
         raise NotImplementedError
 
     def finished(self, out):
         """{name: digest or values} of everything under `out` that looks finished."""
         raise NotImplementedError
 
-    def told(self, log):
-        """What a whole run says that must be the same, from its log."""
+    def reported(self, log):
+        """The part of a complete run's log that must not change."""
         return ()
 
-    def give_way(self, out, message):
-        """Do what the tool's error says is to be done before it can start; False if it is no such error."""
+    def clear_the_way(self, out, message):
+        """Do what the tool's error asks for before it can start; False if the error is another one."""
         return False
 
     def kill(self, run, rng):
@@ -87,7 +89,7 @@ class Train(Job):
             found[path.name] = {name: digest(np.asarray(blobs[name]).tobytes()) for name in sorted(blobs)}
         return found
 
-    def told(self, log):
+    def reported(self, log):
         return tiny_job.values_of(tiny_job.stats(log))
 
 
@@ -110,8 +112,8 @@ class NetTest(Train):
         path = out / "results_probs.pkl"
         return {path.name: digest(path.read_bytes())} if path.exists() else {}
 
-    def told(self, log):
-        # A run that was killed after its report gives it again: the last counts.
+    def reported(self, log):
+        # A run that was killed after its report repeats it; the last one counts.
         text = log.read_text().rpartition("Training with config:")[2]
         return re.findall(r"\]: ((?:Num|Max|Min|Clip|top|Id).*)$", text, re.MULTILINE)
 
@@ -139,7 +141,7 @@ class Lmdb(Job):
         return {"lmdb": digest(b"".join(len(part).to_bytes(4, "little") + part
                                         for item in read_items(out / "lmdb") for part in item))}
 
-    def give_way(self, out, message):
+    def clear_the_way(self, out, message):
         if not re.search(r"lmdb exists already; remove it or choose another --dataset_dir$", message):
             return False
         shutil.rmtree(out / "lmdb")
@@ -188,15 +190,15 @@ class Downscale(Job):
                 for path in out.rglob("*") if path.is_file() and not path.name.startswith(".")}
 
     def kill(self, run, rng):
-        # Alone, as the system does when memory is short: ffmpeg goes on without its tool.
+        # Alone, as the system does when memory is short: ffmpeg continues without the tool.
         run.kill() if rng.random() < 0.5 else run.kill_group()
 
 
 JOBS = {"train": Train, "test": NetTest, "lmdb": Lmdb, "convert": Convert, "downscale": Downscale}
 
 
-def kill_and_restart(job, zygote, kills, rng, told):
-    """Give a job so many kills, in one run after another. Returns (tried, hit, survived)."""
+def kill_and_restart(job, zygote, kills, rng, report):
+    """Kill a job the given number of times, over as many runs as needed. Returns (tried, hit, survived)."""
     undisturbed = [run_undisturbed(job, zygote, variant) for variant in range(min(job.variants, kills))]
     tried = hit = survived = number = 0
     while tried < kills:
@@ -207,7 +209,7 @@ def kill_and_restart(job, zygote, kills, rng, told):
         hits, problem = one_run(job, zygote, out, log, variant, given, rng, *undisturbed[variant])
         tried, hit, number = tried + given, hit + hits, number + 1
         if problem:
-            told(f"{type(job).__name__.lower()}, run {number}: {problem}")
+            report(f"{type(job).__name__.lower()}, run {number}: {problem}")
         else:
             survived += given
             shutil.rmtree(out)
@@ -215,7 +217,7 @@ def kill_and_restart(job, zygote, kills, rng, told):
 
 
 def run_undisturbed(job, zygote, variant):
-    """(duration, what is finished, what is told) of a job; twice, as the second is quicker, and must be the same."""
+    """(duration, finished, reported) of the second of two runs, which is the faster; both must give the same."""
     runs = []
     for name in ("whole", "again"):
         out, log = job.folder / f"{name}{variant}", job.folder / f"{name}{variant}.txt"
@@ -223,14 +225,14 @@ def run_undisturbed(job, zygote, variant):
         start = time.monotonic()
         if zygote.run(job.words(out, variant), log) != 0:
             raise RuntimeError(f"an undisturbed run failed: {log.read_text()[-1000:]}")
-        runs.append((time.monotonic() - start, job.finished(out), job.told(log)))
+        runs.append((time.monotonic() - start, job.finished(out), job.reported(log)))
     if runs[0][1:] != runs[1][1:]:
         raise RuntimeError("two undisturbed runs differ")
     return runs[1]
 
 
-def one_run(job, zygote, out, log, variant, kills, rng, duration, expected, told):
-    """Start a run until it ends by itself, with `kills` kills on the way: (how many hit it, what is wrong or None)."""
+def one_run(job, zygote, out, log, variant, kills, rng, duration, expected, reported):
+    """Restart a run until it completes, with `kills` kills on the way. Returns (hits, problem or None)."""
     hits = 0
     for _ in range(kills + 20):
         run = zygote.start(job.words(out, variant), log)
@@ -242,21 +244,21 @@ def one_run(job, zygote, out, log, variant, kills, rng, duration, expected, told
         hits += status == -signal.SIGKILL
         for name, found in job.finished(out).items():
             if found != expected.get(name):
-                return hits, f"{name} looks finished and is not what it should be"
+                return hits, f"{name} looks finished but differs from the undisturbed run's"
         last = log.read_text().splitlines()[-1:] if log.exists() else []
         if status == 0 and not kills:
             break
-        if status not in (0, -signal.SIGKILL) and not (status == 1 and job.give_way(out, *last)):
+        if status not in (0, -signal.SIGKILL) and not (status == 1 and job.clear_the_way(out, *last)):
             return hits, f"status {status}: {last}"
     else:
-        return hits, "no end"
+        return hits, "does not complete"
     if job.finished(out) != expected:
-        return hits, f"not all there: {sorted(expected.keys() - job.finished(out).keys())}"
-    return hits, None if job.told(log) == told else "the log differs"
+        return hits, f"missing or different: {sorted(expected.keys() - job.finished(out).keys())}"
+    return hits, None if job.reported(log) == reported else "the log differs"
 
 
 def await_moment(job, run, out, rng, duration):
-    """Wait for a random moment of a run; False if the run ended before."""
+    """Wait for a random moment of a run; False if the run ends first."""
     if job.leftovers and rng.random() < 0.3:
         before = set(out.glob(job.leftovers))
         while not set(out.glob(job.leftovers)) - before:
@@ -269,13 +271,13 @@ def await_moment(job, run, out, rng, duration):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=200, help="how many in all (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="what the moments follow from (default: %(default)s)")
+    parser.add_argument("--kills", type=int, default=200, help="total number of kills (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the moments (default: %(default)s)")
     parser.add_argument("--job", nargs="+", choices=[*JOBS, "all"], default=["all"], help="(default: all)")
     arguments = parser.parse_args()
     chosen = list(JOBS) if "all" in arguments.job else list(dict.fromkeys(arguments.job))
     if "downscale" in chosen and shutil.which("ffmpeg") is None:
-        print("downscale is left out: ffmpeg is not on the path")
+        print("skipping downscale: ffmpeg is not on the path")
         chosen.remove("downscale")
     print(f"{'job':>10}{'kills tried':>13}{'hit a running job':>19}{'survived':>10}{'took s':>8}", flush=True)
     failed = False

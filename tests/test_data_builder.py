@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -57,10 +59,10 @@ def test_all_loaders_share_the_known_facts(cfg, tmp_path):
     batches(cfg)
     with data_builder.val_loader(cfg, Replicas(2), BadVideos()) as loader:
         next(loader)
-    cfg.TEST.DATA_TYPE = "test"
-    source = data_builder.test_source(cfg)
+    protocol = replace(data_builder.protocol_of_test(cfg), crop=32)
+    source = data_builder.test_source(cfg, protocol)
     all_clips = group_by_video(source.path_ids, np.arange(len(source)))
-    with data_builder.test_loader(cfg, Replicas(2), source, all_clips, BadVideos()) as loader:
+    with data_builder.test_loader(cfg, Replicas(2), protocol, source, all_clips, BadVideos()) as loader:
         assert sum(len(clips) for clips, _ in loader) == 8
     lines = (tmp_path / "frame_counts.txt").read_text().split("\n")[1:]
     assert len(set(lines)) == 4

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import tiny_job
 import torch
-from models.affinities import AFFINITIES, DotProduct
 from torch.nn import functional as F
 
 import extract_features
@@ -17,6 +16,7 @@ import visualize_attention
 from core import defaults
 from core.config import load_config
 from core.option import Option
+from models.affinities import AFFINITIES, DotProduct
 from utils.lr_policy import POLICIES
 
 
@@ -58,7 +58,7 @@ def test_training_attention_and_features_use_them(words, call_tool, data, tmp_pa
 
     weights = {"TEST__PARAMS_FILE": tmp_path / "checkpoints/c2_model_iter6.pkl", "TRAIN__VIDEO_LENGTH": 4}
     video = ["--video", str(data / "v7.mp4")]
-    options = words("", TEST__NUM_TEST_CLIPS=1, **weights)
+    options = words("", TEST__TEST_FULLY_CONV=True, TEST__NUM_TEST_CLIPS=3, **weights)
     status, output, errors = call_tool(visualize_attention, *video, "--output", tmp_path / "attention", *options)
     assert (status, errors) == (0, "") and "nonlocal_conv4_5" in output
     assert {path.suffix for path in (tmp_path / "attention").iterdir()} == {".png", ".mp4"}

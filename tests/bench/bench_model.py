@@ -1,11 +1,11 @@
-"""What each optimisation of the network brings: time, rate and memory, for the variants of the reference numbers.
+"""Gain of each optimisation of the network: time, rate and memory, for the variants of the reference numbers.
 
     python tests/bench/bench_model.py [VARIANT]... [--what inference] [--batch 1] [--device cuda] [--repetitions 5]
 
-Every build is a process of its own; they take turns. The builds of a table add one optimisation after another to the
-plain network: eager, contiguous, unfolded, with the P x Q matrix of the non-local blocks in memory. VARIANTs pick those
-whose name contains one of the words. `of product` is the share of the rate at which this machine multiplies matrices
-of the same type, measured in the same run. `memory` is the peak beyond the process without a network.
+Each build runs in its own process; the builds take turns. They add one optimisation after another to the plain network:
+eager, contiguous, unfolded, with the P x Q matrix of the non-local blocks in memory. VARIANT selects the variants whose
+name contains one of the words. `of product` is relative to the rate at which this machine multiplies matrices of the
+same type, measured in the same run. `memory` is the peak beyond that of the process without a network.
 """
 
 import json
@@ -52,7 +52,7 @@ def clip_shape(variant, what):
 
 
 def choose_layout_and_attention(build, clips):
-    """The clips as the build takes them; in the plain builds also: the attention."""
+    """The clips in the build's memory format. For the builds without fused attention, also replaces the attention."""
     if build in ("plain", "+ channels last"):
         nonlocal_helper.softmax_attention = plain_attention
     return clips if build == "plain" else clips.contiguous(memory_format=torch.channels_last_3d)
@@ -97,7 +97,7 @@ def training_step(variant, build, clips):
 
 
 class Build:
-    """What a worker process does: make the build at the first call, then run it once a call."""
+    """The function of a worker process: makes the build at the first call, and runs it once per call."""
 
     def __init__(self, variant, what, build, batch, device):
         self.arguments = variant, what, build, batch, device
@@ -128,7 +128,7 @@ class Build:
 
 
 def product_rate(dtype, device):
-    """Operations per second of a product of square matrices, by the faster of the libraries that PyTorch calls."""
+    """Operations per second of a product of square matrices, with the faster of the libraries that PyTorch calls."""
     n = 2048 if device == "cpu" else 8192
     a, b = (torch.randn(n, n, device=device, dtype=dtype) for _ in range(2))
     products = [lambda: F.linear(a, b), lambda: F.conv2d(a.T[None, :, :, None], b[:, :, None, None])]
@@ -148,7 +148,7 @@ def compare(variant, what, builds, batch, device, repetitions):
     meta_model = create_model(configuration(variant), "test").to("meta")
     operations = 2 * batch * count_operations(meta_model, clip_shape(variant, what))[0]
     if what == "training":
-        operations *= 3  # a backward pass has two products for each of the forward pass
+        operations *= 3  # the backward pass has two products for each one in the forward pass
     rates = {}
     for build, worker in workers.items():
         rates["bfloat16" in build] = max(rates.get("bfloat16" in build, 0), worker.result("rate"))
@@ -163,15 +163,15 @@ def compare(variant, what, builds, batch, device, repetitions):
 
 def main():
     arguments = parser(__doc__)
-    arguments.add_argument("variants", nargs="*", help="words in the names of variants; all of them without")
+    arguments.add_argument("variants", nargs="*", help="words in the names of variants (default: all)")
     arguments.add_argument("--what", choices=["inference", "training"], action="append")
-    arguments.add_argument("--build", action="append", help="only these builds, beside the first")
+    arguments.add_argument("--build", action="append", help="only these builds, besides the first")
     arguments.add_argument("--batch", type=int, default=1)
     arguments.add_argument("--device", default="cpu")
     args = arguments.parse_args()
     chosen = [name for name in VARIANTS if not args.variants or any(word in name for word in args.variants)]
     if not chosen:
-        sys.exit(f"no such variant; there are {', '.join(VARIANTS)}")
+        sys.exit(f"no such variant; expected one of {', '.join(VARIANTS)}")
     for variant in chosen:
         for what in args.what or ["inference", "training"]:
             known = INFERENCE if what == "inference" else TRAINING

@@ -1,9 +1,9 @@
-"""What spreading the replicas over processes costs: two processes with a replica each against one with both.
+"""Cost of spreading the replicas over processes: two processes with a replica each vs one process with both.
 
     python tests/bench/bench_processes.py [--iterations N] [--rounds N] [--width N] [KEY VALUE]...
 
-Times training iterations on made clips, without decoding, in rounds that take turns. `not compute` is the share of an
-iteration beyond the same passes and update without any exchange. On GPUs the second way takes two of them.
+Times training iterations on synthetic clips, without decoding, in alternating rounds. `not compute` is the share of an
+iteration beyond the same passes and update without communication. With GPUs, two processes use two of them.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from utils import cli
 
 
 def measure(cfg, replicas):
-    """Print the medians of an iteration with and without exchange, in seconds, as JSON (root)."""
+    """Print the median times of an iteration with and without communication, in seconds, as JSON (root only)."""
     model = create_model(cfg, "train").to(replicas.device)
     solver = Solver.from_config(model, cfg)
     solver.lr = cfg.SOLVER.BASE_LR
@@ -39,7 +39,7 @@ def measure(cfg, replicas):
     seconds = {name: [] for name in ways}
     for it in range(int(os.environ["NLNET_BENCH_ITERATIONS"]) + 2):
         for name, (network, place) in ways.items():
-            replicas.sum(torch.zeros(1, device=replicas.device)).item()  # all start together
+            replicas.sum(torch.zeros(1, device=replicas.device)).item()  # makes all processes start together
             start = time.perf_counter()
             results = place.sum(forward_backward(network, batch, place, cfg.RNG_SEED, it))
             solver.step()
@@ -52,7 +52,7 @@ def measure(cfg, replicas):
 
 
 class AloneWith(Replicas):
-    """The same local replicas in a world of one process."""
+    """The same local replicas, in a world of one process."""
 
     def __init__(self, replicas):
         super().__init__(replicas.total, device=replicas.device)

@@ -1,12 +1,12 @@
-"""What bounds a training step: operations and bytes by kind of layer against what the device can do.
+"""What bounds a training step: operations and bytes by kind of layer, compared with the rates of the device.
 
     python tests/bench/bench_roofline.py [VARIANT] [--batch 8] [--precision bfloat16] [--device cuda] [--compiled]
 
-The device's rates are measured first: products of matrices of that precision, and copying. A layer needs the time of
-its operations at the one rate or of its bytes at the other, whichever is longer; a kind of layer is bound by what
-takes most of its time. Every tensor counts as read or written once for each use that no fusion can spare: a batch norm
-reads its input twice (statistics, then values), ReLU and sum go with it. The backward pass has two products for each
-of the forward pass, and for a norm two readings of input and gradient.
+First measures the device's rates for matrix products of that precision and for copies. A layer needs the time of its
+operations at the first rate or of its bytes at the second, whichever is longer; a kind of layer is bound by whatever
+takes most of its time. A tensor counts as read or written once for each use that fusion cannot eliminate: a batch norm
+reads its input twice (statistics, then values), with ReLU and sum fused into it. The backward pass has two products for
+each one in the forward pass, and a norm reads input and gradient twice.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from models.resnet_helper import FrozenAffine
 
 
 def copy_rate(device):
-    """Bytes per second, read and written, of a copy."""
+    """Rate of a copy: bytes read plus bytes written, per second."""
     a = torch.empty(2**28 if device == "cuda" else 2**25, device=device)
     b = torch.empty_like(a)
     seconds = []
@@ -39,7 +39,7 @@ def copy_rate(device):
 
 
 def layers(model, shape, batch, size):
-    """Yield (kind, operations, bytes) of every layer in a training step; size is an activation's bytes."""
+    """(kind, operations, bytes) of every layer in a training step; size is the bytes per activation element."""
     found = []
 
     def hook(module, inputs, output):
@@ -61,7 +61,7 @@ def layers(model, shape, batch, size):
             t, n = (4, n * t // 4) if module.grouped else (t, n)
             positions, keys = t * h * w, t * (h // 2) * (w // 2) if module.use_maxpool else t * h * w
             inner = module.theta.out_channels
-            # Two products forward; without the matrix kept, five backward.
+            # Two products forward; five backward, because the matrix is not kept.
             found.append(("attention", 7 * 2 * n * inner * positions * keys,
                           3 * n * inner * (2 * positions + 2 * keys) * size))
 
@@ -90,7 +90,7 @@ def main():
     for kind, operations, moved in layers(model, shape, args.batch, dtype.itemsize):
         kinds[kind].append((operations, moved, operations / products, moved / copies))
     parameters = sum(p.numel() for p in model.parameters())
-    # Gradient, weight and history are read and the last two written, in float32.
+    # Gradient, weight and history are read, and the last two are written, in float32.
     kinds["update"].append((0, 20 * parameters, 0.0, 20 * parameters / copies))
 
     build = "bfloat16" if args.precision == "bfloat16" else "+ fused attention"

@@ -1,4 +1,4 @@
-"""What the benchmarks share: videos, interleaved timing, tables."""
+"""Shared by the benchmarks: videos, interleaved timing, tables."""
 
 import argparse
 import contextlib
@@ -36,14 +36,14 @@ def parser(description):
     arguments = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    arguments.add_argument("--videos", help="folder of videos; without it, videos are made")
-    arguments.add_argument("--repetitions", type=int, default=5, help="times that everything is measured")
+    arguments.add_argument("--videos", help="folder of videos (default: generate videos)")
+    arguments.add_argument("--repetitions", type=int, default=5, help="number of measurements (default: %(default)s)")
     return arguments
 
 
 @contextlib.contextmanager
 def videos_in(folder):
-    """Yield {path: number of frames} of the readable videos in a folder, or of made ones if it is None."""
+    """Yield {path: number of frames} of the readable videos in a folder, or of generated ones if it is None."""
     with contextlib.ExitStack() as stack:
         if folder is None:
             folder = stack.enter_context(tempfile.TemporaryDirectory())
@@ -59,7 +59,7 @@ def videos_in(folder):
 
 
 def panorama(frames, height, width, seed):
-    """RGB frames: a camera moves over a textured scene, with some noise; as hard to decode as film."""
+    """RGB frames of a camera moving over a textured scene, with some noise; about as hard to decode as film."""
     rng = np.random.default_rng(seed)
     scene = rng.integers(0, 256, (height + frames, width + 2 * frames, 3), np.uint8)
     scene = cv2.normalize(cv2.GaussianBlur(scene, (0, 0), 3), None, 0, 255, cv2.NORM_MINMAX)
@@ -68,9 +68,9 @@ def panorama(frames, height, width, seed):
 
 
 class Worker:
-    """A process of its own that calls a function; for what one way leaves in memory can help or hurt another.
+    """Calls a function in its own process, because memory left behind by one method can help or hurt another.
 
-    It is forked: start workers before anything else happens.
+    The process is forked: start workers before doing anything else.
     """
 
     _context = multiprocessing.get_context("fork")
@@ -80,11 +80,11 @@ class Worker:
         self._context.Process(target=self._serve, args=(function, there), daemon=True).start()
 
     def time(self, *arguments):
-        """(CPU seconds, wall seconds) of a call. Raises RuntimeError if the call failed."""
+        """(CPU seconds, wall seconds) of a call. Raises RuntimeError if the call fails."""
         return self._ask(arguments)[0]
 
     def result(self, *arguments):
-        """What a call returns. Raises RuntimeError if it failed."""
+        """The result of a call. Raises RuntimeError if the call fails."""
         return self._ask(arguments)[1]
 
     def _ask(self, arguments):
@@ -112,10 +112,10 @@ class Worker:
 
 
 def measure(workers, calls, repetitions):
-    """{name: (CPU seconds, wall seconds)} of a call: medians over repetitions, means over the calls.
+    """{name: (CPU seconds, wall seconds)} of a call: median over the repetitions, mean over the calls.
 
-    workers is {name: Worker}, calls a list of tuples of arguments. The workers take turns, in alternating order.
-    CPU time depends less on what else the machine does.
+    workers is {name: Worker}, and calls is a list of argument tuples. The workers take turns, in alternating order.
+    CPU time depends less on other load on the machine.
     """
     taken = {name: [[] for _ in calls] for name in workers}
     for worker in workers.values():
@@ -137,7 +137,7 @@ def geometric_mean(values):
 
 
 def print_table(title, header, rows):
-    """A title and a table, the first column left-aligned; floats get two digits."""
+    """Print a title and a table; the first column is left-aligned, floats have two decimals."""
     rows = [[f"{cell:.2f}" if isinstance(cell, float) else str(cell) for cell in row] for row in [header, *rows]]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     print(f"\n{title}")
