@@ -536,7 +536,7 @@ PREPARATION = {
         "--out: expected another folder than --folder, got {tmp}", {}),
     "rescale: no videos": (
         "downscale_video_joblib --list_file {data}/train.txt --folder {tmp}/v --out {tmp}/out",
-        "--folder: expected the folder of the videos, got {tmp}/v, which is none", {}),
+        "--folder: expected the folder of the videos, got {tmp}/v, which is not a folder", {}),
     "rescale: an empty list": (
         "downscale_video_joblib --list_file {tmp}/l.txt --folder {data} --out {tmp}/out",
         "{tmp}/l.txt: expected a list of videos, got an empty file", {"l.txt": ""}),
