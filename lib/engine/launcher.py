@@ -20,7 +20,7 @@ from torch import distributed
 from engine.interruption import EXIT_INTERRUPTED
 from engine.malloc import keep_freed_memory
 from engine.replicas import Replicas
-from models.precision import set_precision
+from models.precision import leave_out_amx, set_precision
 from utils.cli import ERROR_FILE
 from utils.collections import AttrDict
 from utils.errors import UserError
@@ -74,6 +74,8 @@ def _device(cfg: AttrDict, local_rank: int) -> torch.device:
     set_precision(cfg.MODEL.PRECISION)
     if not torch.cuda.is_available():
         keep_freed_memory()
+        if cfg.MODEL.PRECISION == "bfloat16":
+            leave_out_amx()
         return torch.device("cpu")
     device = torch.device("cuda", cfg.ROOT_GPU_ID + local_rank)
     torch.cuda.set_device(device)

@@ -8,6 +8,7 @@
 """
 
 import contextlib
+import os
 
 import torch
 
@@ -17,6 +18,15 @@ def set_precision(precision: str) -> None:
     rounding = "ieee" if precision == "float32" else "tf32"
     torch.backends.cuda.matmul.fp32_precision = rounding
     torch.backends.cudnn.conv.fp32_precision = rounding  # type: ignore[attr-defined]  # not in its stubs
+
+
+def leave_out_amx() -> None:
+    """Keep oneDNN from using AMX in this process, unless ONEDNN_MAX_CPU_ISA is set.
+
+    On CPUs with AMX the bfloat16 backward pass of some convolutions does not return within minutes (PyTorch 2.13).
+    Only has an effect before the first operation that oneDNN computes.
+    """
+    os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_BF16")
 
 
 def autocast(precision: str, device: torch.device) -> torch.autocast:
