@@ -1,4 +1,4 @@
-"""tools/train_net_video.py as users run it: from LMDBs to the report of the test at the end."""
+"""tools/train_net_video.py as users run it: from LMDBs to the report of the final test."""
 
 import json
 import os
@@ -21,7 +21,7 @@ LEGACY_LOG = Path(__file__).parent / "data/legacy_log.txt"
 
 # ----------------------------------------------------------------------------------------------- kinds of lines
 
-RECORD = r"(?:\[[A-Z]+: \w+\.py: [ \d]{3}\d\]: |[A-Z]+:[\w.]+:)"  # this program's prefix, and that of the legacy log
+RECORD = r"(?:\[[A-Z]+: \w+\.py: [ \d]{3}\d\]: |[A-Z]+:[\w.]+:)"  # the prefixes of this program and of the legacy log
 PERCENT = r"(?:  \d| \d\d|\d{3})\.\d{3}"  # {:7.3f}
 LOSS = r"(?: \d|\d\d)\.\d{4}"  # {:7.4f}
 ETA = r"(?:\d+ days?, )?\d+:\d\d:\d\d"
@@ -56,7 +56,7 @@ KINDS = {
 
 
 def kinds(text):
-    """The kind of every line that has one, in order; runs of equal kinds are one."""
+    """The kinds of all lines that have one, in order; consecutive equal kinds are merged."""
     found = [next((kind for kind, pattern in KINDS.items() if re.fullmatch(pattern, line)), None)
              for line in text.splitlines()]
     found = [kind for kind in found if kind]
@@ -64,31 +64,31 @@ def kinds(text):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_one_expression_a_kind_matches_both_programs(job, kind):
+def test_each_kind_of_line_has_the_same_format_in_both_programs(job, kind):
     for text in (LEGACY_LOG.read_text(), job.output):
         assert any(re.fullmatch(KINDS[kind], line) for line in text.splitlines())
 
 
-def test_the_lines_come_in_the_legacy_programs_order(job):
+def test_lines_are_in_the_same_order_as_in_the_legacy_log(job):
     def order(text):
         return [kind for kind in kinds(text) if kind != "best"]  # depends on the errors
 
     assert order(job.output) == order(LEGACY_LOG.read_text())
 
 
-def test_every_kind_in_the_whole_legacy_log(shared, job):
+def test_the_complete_legacy_log_has_every_kind_of_line(shared, job):
     text = (shared / "reference/end_to_end/log.txt").read_text()
     assert set(kinds(text)) == set(KINDS)
 
 
 def test_all_other_lines_are_log_records(job):
-    # The configuration takes several lines.
+    # The configuration spans several lines.
     text = re.sub(r"\n[ {].*", "", job.output)
     others = [line for line in text.splitlines() if line and not line.startswith(("| ", "* ", "json_stats"))]
     assert [line for line in others if not re.match(r"\[[A-Z]+: \w+\.py: [ \d]{3}\d\]: ", line)] == []
 
 
-def test_empty_lines_around_what_stands_out(job):
+def test_empty_lines_surround_best_model_and_json_stats(job):
     assert len(re.findall(r"\n\n\* Best model: .*\n\n", job.output)) >= 1
     assert len(re.findall(r"\n\njson_stats: .*\n\n", job.output)) == 2
 
@@ -97,7 +97,7 @@ def stats(text):
     return [json.loads(line.removeprefix("json_stats: ")) for line in text.splitlines() if line.startswith("json_st")]
 
 
-def test_json_stats(job):
+def test_json_stats_has_the_legacy_keys_and_values(job):
     [legacy, _], found = stats(LEGACY_LOG.read_text()), stats(job.output)
     same = ("eval_period", "batchSize", "dataset", "num_classes", "momentum", "weightDecay", "nGPU", "LR",
             "bn_momentum", "current_learning_rate", "currentIter", "epoch")
@@ -108,7 +108,7 @@ def test_json_stats(job):
     assert re.fullmatch(r"\d+ MiB", found[0]["used_gpu_memory"])
 
 
-def test_training_lines(job):
+def test_training_lines_show_rate_iteration_epoch_and_loss(job):
     lines = [line for line in job.output.splitlines() if line.startswith("| Train")]
     assert [re.search(r"LR: (\S+)  Iters \[(.*?)\] \[(.*?)\]", line).groups() for line in lines] == [
         ("0.01000000", "1/4", "0.50ep"), ("0.01000000", "2/4", "1.00ep"),
@@ -119,27 +119,27 @@ def test_training_lines(job):
     assert averaged == pytest.approx([np.mean(losses[:2]), np.mean(losses[2:])], abs=1e-4)
 
 
-# ------------------------------------------------------------------------------------------------ what it leaves
+# ------------------------------------------------------------------------------------------------ what it leaves behind
 
 
-def test_nothing_on_standard_error(job):
+def test_nothing_is_written_to_standard_error(job):
     assert job.errors == ""
 
 
-def test_bad_and_damaged_videos_are_reported_and_survived(job):
+def test_bad_and_damaged_videos_are_reported_once_and_tolerated(job):
     training, testing = job.output.split("Setting test crop_size to:")
     for part in (training, testing):
         assert part.count(f"Bad video '{job.data}/gone.mp4': No such file or directory") == 1
         assert part.count(f"Damaged video '{job.data}/damaged.avi': ") == 1
 
 
-def test_the_start_is_told(job):
+def test_the_log_begins_with_the_configuration_and_the_starting_point(job):
     assert "No checkpoint found; training from scratch..." in job.output
     assert job.output.splitlines()[0].endswith("Training with config:")
     assert "'NUM_GPUS': 2" in job.output
 
 
-def test_checkpoints(job):
+def test_checkpoints_are_complete_and_differ(job):
     assert sorted(path.name for path in (job.folder / "checkpoints").iterdir()) == [
         "c2_model_iter2.pkl", "c2_model_iter4.pkl"]
     blobs = load_blobs(job.weights)
@@ -147,13 +147,13 @@ def test_checkpoints(job):
     values = [value for name, value in blobs.items() if name not in ("model_iter", "lr")]
     assert all(value.dtype == np.float32 and np.isfinite(value).all() for value in values)
     before = load_blobs(job.folder / "checkpoints/c2_model_iter2.pkl")
-    # Weights, statistics and history of all depths move; inside a branch that starts at gamma 0 little does.
+    # Weights, statistics and momentum change at all depths; inside branches that start at gamma 0, little changes.
     for name in ("conv1_w", "pred_w", "res_conv1_bn_rm", "res5_2_branch2c_bn_riv", "res3_0_branch1_w_momentum"):
         assert not np.array_equal(blobs[name], before[name]), name
 
 
-def test_the_checkpoint_has_the_legacy_checkpoints_blobs(shared, job, tmp_path, call_tool):
-    """The same network as in the legacy run: blobs, shapes and types of what is saved are those of its checkpoint."""
+def test_a_checkpoint_has_the_same_blobs_as_the_legacy_checkpoint(shared, job, tmp_path, call_tool):
+    """For the network of the legacy run, the saved blobs have the names, shapes and types of its checkpoint."""
     legacy = load_blobs(shared / "reference/pickles/c2_model_iter4.pkl")
     folder = tmp_path / "checkpoints"
     folder.mkdir()
@@ -162,7 +162,7 @@ def test_the_checkpoint_has_the_legacy_checkpoints_blobs(shared, job, tmp_path, 
         job.data, tmp_path, MODEL__VIDEO_ARC_CHOICE=2, SOLVER__MAX_ITER=5, SOLVER__STEP_SIZES="[9]",
         TRAIN__COMPUTE_PRECISE_BN=False, TEST__NUM_TEST_CLIPS=3))
     assert (status, errors) == (0, "")
-    # It resumes where the legacy program stopped, with its rate and history, and its test goes through.
+    # It resumes where the legacy program stopped, with its learning rate and momentum, and completes its test.
     assert "not found" not in output
     assert "Iters [5/5]" in output
     assert "Setting learning rate to 0.010000 at iteration 4" in output
@@ -175,10 +175,9 @@ def test_the_checkpoint_has_the_legacy_checkpoints_blobs(shared, job, tmp_path, 
         assert (np.shape(found[name]), np.asarray(found[name]).dtype) == (np.shape(value), np.asarray(value).dtype)
 
 
-def test_scores(job):
-    """results_probs.pkl is in record order, and gives the report's numbers."""
+def test_saved_scores_are_in_record_order_and_match_the_report(job):
     results = load(job.folder / "results_probs.pkl")
-    # 90 records in the bytewise order of their keys; those of video 1, which is missing, give nothing.
+    # 90 records in bytewise order of their keys, without those of video 1, which is missing.
     videos = [int(key) // 30 for key in sorted(map(str, range(90)))]
     assert [video for video, _ in results] == [video for video in videos if video != 1]
     scores = np.array([vector for _, vector in results])
@@ -193,10 +192,10 @@ def test_scores(job):
         assert f"]: {line}\n" in job.output
 
 
-# ------------------------------------------------------------------------------------------------------ going on
+# ------------------------------------------------------------------------------------------------------ resuming
 
 
-def test_with_nothing_left_to_train_the_newest_checkpoint_is_tested(job, tmp_path, call_tool):
+def test_the_newest_checkpoint_is_tested_when_nothing_is_left_to_train(job, tmp_path, call_tool):
     shutil.copytree(job.folder / "checkpoints", tmp_path / "checkpoints")
     status, output, errors = call_tool(train_net_video, *legacy_run.words(
         job.data, tmp_path, SOLVER__MAX_ITER=3, TEST__NUM_TEST_CLIPS=3))
@@ -207,7 +206,7 @@ def test_with_nothing_left_to_train_the_newest_checkpoint_is_tested(job, tmp_pat
     assert len(list((tmp_path / "checkpoints").iterdir())) == 2
 
 
-def test_a_loss_that_is_no_number_ends_the_run(job, tmp_path, call_tool):
+def test_a_nan_loss_ends_the_run(job, tmp_path, call_tool):
     contents = load(job.weights)
     contents["blobs"]["pred_b"][:] = np.nan
     checkpoint = tmp_path / "checkpoints/c2_model_iter4.pkl"
@@ -223,7 +222,7 @@ def test_a_loss_that_is_no_number_ends_the_run(job, tmp_path, call_tool):
     assert checkpoint.read_bytes() == before
 
 
-def test_fine_tuning_from_what_modify_blob_rm_makes(job, tmp_path, call_tool):
+def test_fine_tuning_starts_from_the_output_of_modify_blob_rm(job, tmp_path, call_tool):
     converted = legacy_run.run_python("process_data/convert_models/modify_blob_rm.py", job.weights, tmp_path / "ft.pkl")
     assert converted.returncode == 0, converted.stderr
     status, output, errors = call_tool(train_net_video, *legacy_run.words(
@@ -233,8 +232,8 @@ def test_fine_tuning_from_what_modify_blob_rm_makes(job, tmp_path, call_tool):
     assert (status, errors) == (0, "")
     assert "pred_w not found" in output and "res_conv1_bn_rm not found" in output
     assert "Iters [1/1]" in output
-    assert "Scaling" not in output  # its lr is 0.01, as BASE_LR
-    # With the option, the errors among the first classes as well.
+    assert "Scaling" not in output  # its lr is 0.01, like BASE_LR
+    # METRICS.EVAL_FIRST_N adds the errors among the first classes.
     assert re.search(rf"^\| Test: \[1/1\]  Time .* top5 {PERCENT} \({PERCENT}\) top1_N_way {PERCENT} \({PERCENT}\)  "
                      rf"top5_N_way {PERCENT} \({PERCENT}\)  current batch 4  aggregated batch 4$", output, re.MULTILINE)
     assert re.search(r"^\* Best: top1_N_way: .* top5_N_way: ", output, re.MULTILINE)
@@ -248,7 +247,7 @@ def test_fine_tuning_from_what_modify_blob_rm_makes(job, tmp_path, call_tool):
 
 
 @pytest.mark.parametrize("tool", [train_net_video, test_net_video])
-def test_without_words_the_help(tool, call_tool):
+def test_help_is_printed_without_arguments(tool, call_tool):
     status, output, errors = call_tool(tool)
     assert (status, errors) == (1, "")
     assert output.startswith("usage: ")
@@ -298,7 +297,7 @@ for split in ("train", "val", "test"):
 """
 
 
-def test_names_to_import_from_another_program(repo, job, tmp_path):
+def test_public_names_can_be_imported_by_another_program(repo, job, tmp_path):
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     run = subprocess.run([sys.executable, "-c", NAMES, repo / "lib", legacy_run.YAML, job.weights], cwd=tmp_path,
                          env=environment, capture_output=True, text=True)

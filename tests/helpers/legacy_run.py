@@ -1,4 +1,4 @@
-"""The configuration of the legacy program's own end-to-end run, made cheaper: C2D, two frames of 200 pixels."""
+"""A cheaper form of the legacy program's end-to-end run: C2D, two frames of 200 pixels."""
 
 import os
 import subprocess
@@ -18,17 +18,17 @@ OPTIONS = {
     "NONLOCAL.CONV3_NONLOCAL": False, "NONLOCAL.CONV4_NONLOCAL": False,
     "SOLVER.STEP_SIZES": "[2,1,1]", "SOLVER.LRS": "[1,0.1,0.01]", "SOLVER.MAX_ITER": 4,
     "CHECKPOINT.CHECKPOINT_PERIOD": 2,
-    # Cheaper than there:
+    # Cheaper than in the legacy run:
     "TRAIN.VIDEO_LENGTH": 2, "TRAIN.SAMPLE_RATE": 3, "TRAIN.CROP_SIZE": 200, "TRAIN.JITTER_SCALES": "[200,220]",
     "TEST.SCALE": 224,
 }  # fmt: skip
 
-# Of the test split, in order.
+# The test split, in order.
 TEST_VIDEOS = ["tall.mp4", "gone.mp4", "damaged.avi"]
 
 
 def words(*data_and_checkpoints, **options):
-    """Command line words --config_file YAML KEY VALUE...; keys with a double underscore for the dot."""
+    """Command line --config_file YAML KEY VALUE..., as a list; in keys, a double underscore stands for a dot."""
     data, checkpoints = data_and_checkpoints
     given = {"DATADIR": data, "FILENAME_GT": data / "gt.txt", "CHECKPOINT.DIR": checkpoints}
     given = OPTIONS | given | {name.replace("__", "."): value for name, value in options.items()}
@@ -36,13 +36,13 @@ def words(*data_and_checkpoints, **options):
 
 
 def run_python(script, *arguments, cwd="/", **environment):
-    """Run a script of the repository as a user does, from any folder."""
+    """Run a script of the repository from any folder, as a user does."""
     command = [sys.executable, str(REPO / script), *map(str, arguments)]
     return subprocess.run(command, cwd=cwd, env=os.environ | environment, capture_output=True, text=True, timeout=300)
 
 
 def make_data(folder):
-    """Good, damaged and missing videos; lists of them, and LMDBs in folder/lmdb by the scripts of process_data."""
+    """Make good, damaged and missing videos, lists, and LMDBs (in folder/lmdb, with the scripts in process_data)."""
     write_video(folder / "tall.mp4", moving_square(24, 80, 64, seed=1))
     write_video(folder / "wide.mp4", moving_square(10, 64, 96, seed=2))
     write_video(folder / "square.mp4", moving_square(33, 72, 72, seed=3))
@@ -65,9 +65,9 @@ def make_data(folder):
 
 @dataclass(frozen=True)
 class Job:
-    """A training from LMDBs through to its fully convolutional test, as a process of its own."""
+    """A training run from LMDBs, including its final fully convolutional test, in its own process."""
 
-    data: Path  # lists; LMDBs in data/lmdb
+    data: Path  # folder of lists, with LMDBs in data/lmdb
     folder: Path  # CHECKPOINT.DIR
     output: str
     errors: str

@@ -1,6 +1,6 @@
-"""Comparisons with what the legacy program made of data: clips, LMDBs, pickles, conversions, the report of a test.
+"""Comparisons with the legacy program's data: clips, LMDBs, pickles, conversions and the report of a test.
 
-Each check takes a path of the references and yields (what, error, bar), as those of check_references.py.
+Each check takes a path of the references and yields (what, error, bar), like those in check_references.py.
 """
 
 import importlib
@@ -30,7 +30,7 @@ from utils.checkpoints import initialize_params_from_file, save_checkpoint
 from video.bad_videos import BadVideos
 from video.sampling import count_frames
 
-# name: the records of a list, (TEST.USE_MULTI_CROP, spatial positions) of a test LMDB
+# name: (function that makes the records of a list, (TEST.USE_MULTI_CROP, spatial positions) of a test LMDB)
 LMDBS = {
     "trainval": (lmdb_writer.train_items, None),
     "test_singlecrop": (partial(lmdb_writer.clip_items, spatial_positions=None), (0, 1)),
@@ -46,17 +46,17 @@ END_TO_END = ["MODEL.NUM_CLASSES", "10", "MODEL.VIDEO_ARC_CHOICE", "2", "RESNETS
 
 
 def check_clips(path, _):
-    """Test clips of the videos that stand in videos/ beside the references' folder."""
+    """Test clips of the videos in videos/, next to the references' folder."""
     expected, videos = json.loads(path.read_text()), path.parent.parent / "videos"
     counts = {name: count_frames(str(videos / name)) for name in sorted({clip["video"] for clip in expected})}
     wrong = sum(_geometry(clip, counts[clip["video"]]) != _geometry_of(clip) for clip in expected)
-    yield f"clips of {len(expected)} of other frames or pixels", wrong, 0
+    yield f"clips of {len(expected)} with other frames or pixels", wrong, 0
     errors = [error for kind in sorted({(clip["length"], clip["rate"]) for clip in expected})
               for error in _clip_errors([clip for clip in expected if (clip["length"], clip["rate"]) == kind],
                                         videos, list(counts), *kind)]
-    yield "clips of which there is nothing", len(expected) - len(errors), 0
+    yield "missing clips", len(expected) - len(errors), 0
     values, means = np.max(errors, axis=0)
-    yield "values at 48 points of each", values, 1e-4
+    yield "values at 48 points of each clip", values, 1e-4
     yield "means over a clip", means, 1e-5
 
 
@@ -73,7 +73,7 @@ def _geometry_of(clip):
 
 
 def _clip_errors(expected, folder, names, length, rate):
-    """Yield (largest error of the values, error of the mean) of each clip of a length and rate."""
+    """Yield (largest error of the values, error of the mean) of each clip with a given length and rate."""
     clips = {60 * names.index(clip["video"]) + 10 * clip["spatial"] + clip["temporal"]: clip for clip in expected}
     with tempfile.TemporaryDirectory() as scratch:
         write_list(Path(scratch, "test.txt"), [folder / name for name in names], [0] * len(names))
@@ -99,7 +99,7 @@ def check_lmdbs(folder, _):
         with tempfile.TemporaryDirectory() as scratch:
             out = Path(scratch, name)
             lmdb_writer.write_lmdb(out, folder / "list.txt", items_of, sorted_keys=name == "trainval")
-            yield f"{name}: records written otherwise", len(set(read_items(out)) ^ set(legacy)), 0
+            yield f"{name}: records written differently", len(set(read_items(out)) ^ set(legacy)), 0
         read = _train_records(folder, name) if crops is None else _test_records(folder, name, crops[0])
         expected = [(path, int(label)) for path, label in lines]
         if crops is not None:
@@ -107,7 +107,7 @@ def check_lmdbs(folder, _):
             numbers = sorted(range(10 * crops[1] * len(lines)), key=str)
             expected = [_test_record(number, lines, *crops) for number in numbers]
         differing = sum(a != b for a, b in zip(read, expected, strict=False)) + abs(len(read) - len(expected))
-        yield f"{name}: records of {len(expected)} read otherwise", differing, 0
+        yield f"{name}: records of {len(expected)} read differently", differing, 0
 
 
 def _train_records(folder, name):
@@ -135,14 +135,14 @@ def check_pickles(folder, _):
         blobs = load_blobs(path)
         wrong = [name for name, values in expected.items()
                  if name not in blobs or np.ravel(blobs[name]).tolist()[:len(values)] != values]
-        yield f"{path.stem}: blobs of {len(expected)} read otherwise", len(wrong), 0
+        yield f"{path.stem}: blobs of {len(expected)} read differently", len(wrong), 0
     for path in sorted(folder.glob("c2_model_iter*.pkl")):
         legacy = load_blobs(path)
-        yield f"{path.stem}: blobs of {len(legacy)} that change on the way", len(_changed(path, legacy)), 0
+        yield f"{path.stem}: blobs of {len(legacy)} that change when saved again", len(_changed(path, legacy)), 0
 
 
 def _changed(path, legacy):
-    """Names of the blobs that a network and its solver, filled from a checkpoint, save otherwise."""
+    """Names of the blobs that differ after loading a checkpoint into a network and its solver and saving it again."""
     model = create_model(load_config(YAML, END_TO_END), "train")
     history = Solver(model, 0.9, True, 0, 0, False).history
     model_iter, lr = initialize_params_from_file(model, path, history)
@@ -158,7 +158,7 @@ def _changed(path, legacy):
 
 
 def check_conversion(path, _):
-    """A file SCRIPT_of_CHECKPOINT.json: what the legacy script made of the checkpoint beside it."""
+    """SCRIPT_of_CHECKPOINT.json summarises the legacy script's output for the checkpoint in the same folder."""
     script, checkpoint = path.stem.split("_of_")
     sys.path.insert(0, str(REPO / "process_data/convert_models"))
     try:
@@ -169,12 +169,12 @@ def check_conversion(path, _):
 
 
 def conversion_errors(found, expected):
-    """(what, error, bar) of the blobs of a conversion against a summary {name: type, shape, sample, sum, l2}."""
+    """Yield (what, error, bar) of converted blobs, compared with a summary {name: type, shape, sample, sum, l2}."""
     kinds = {name: (type(value).__name__, [*np.shape(value)], "f8" if name == "lr" else np.asarray(value).dtype.str[1:])
              for name, value in found.items()}
     wanted = {name: (legacy["type"], legacy["shape"], "f8" if name == "lr" else "f4")
               for name, legacy in expected.items()}
-    yield f"blobs of {len(expected)} of other names, types or shapes", len(set(map(str, kinds.items())) ^ set(
+    yield f"blobs of {len(expected)} with other names, types or shapes", len(set(map(str, kinds.items())) ^ set(
         map(str, wanted.items()))), 0
     worst = 0.0
     for name in expected.keys() & found.keys():
@@ -191,7 +191,7 @@ def conversion_errors(found, expected):
 
 
 def check_end_to_end(folder, _):
-    """The scores of the legacy program's own test, scored anew, against the report in its log."""
+    """The report made from the scores of the legacy program's test, compared with the report in its log."""
     clips = load(folder / "results_probs.pkl")
     labels = [int(line.rsplit(" ", 1)[1]) for line in (folder / "gt.txt").read_text().splitlines()]
     log = read_log(folder / "log.txt")

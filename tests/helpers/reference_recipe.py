@@ -1,6 +1,6 @@
-"""Weights and inputs of the reference numbers: not stored but drawn from each blob's name and a seed.
+"""Weights and inputs of the reference numbers, drawn from each blob's name and a seed instead of being stored.
 
-The generator is numpy's legacy RandomState(crc32(name) ^ seed), the same in every version of numpy.
+The generator is numpy's legacy RandomState(crc32(name) ^ seed), which is the same in every version of numpy.
 """
 
 import re
@@ -38,7 +38,7 @@ def blob_value(name, shape, seed, weight_scales=None):
 
 @torch.no_grad()
 def fill(model, seed, weight_scales=None):
-    """Give every blob of a model its value by the recipe."""
+    """Set every blob of a model to its value from the recipe."""
     for name, tensor in model_blobs(model).items():
         tensor.copy_(torch.from_numpy(blob_value(name, tuple(tensor.shape), seed, weight_scales)))
 

@@ -1,4 +1,4 @@
-"""A job so small that it can be done many times: eight videos of noise, a network of width 4."""
+"""A job small enough to run many times: eight videos of noise and a very narrow network."""
 
 import json
 import re
@@ -19,7 +19,7 @@ OPTIONS = {
 
 
 def make_data(folder):
-    """Write eight readable videos, and lists train, val and test in which a ninth is missing."""
+    """Write eight readable videos, and train, val and test lists that also name a missing one."""
     rng = np.random.default_rng(0)
     lines = []
     for i in range(8):
@@ -34,7 +34,7 @@ def make_data(folder):
 
 
 def command(repo, data, folder, tool="train_net_video", **options):
-    """Words of a tool's command line; option names with a double underscore for the dot."""
+    """A tool's command line, as a list; in option names, a double underscore stands for a dot."""
     options = OPTIONS | {name.replace("__", "."): value for name, value in options.items()}
     options |= {"DATADIR": data, "FILENAME_GT": data / "gt.txt", "CHECKPOINT.DIR": folder}
     yaml = repo / "configs" / "DBG_kinetics_resnet_8gpu_c2d_nonlocal_400k.yaml"
@@ -43,12 +43,12 @@ def command(repo, data, folder, tool="train_net_video", **options):
 
 
 def stats(log):
-    """The json_stats of a log by iteration; of an iteration that is there twice, the later."""
+    """The json_stats of a log by iteration; the last one counts if an iteration occurs twice."""
     found = (json.loads(text) for text in re.findall(r"^json_stats: (.*)$", log.read_text(), re.MULTILINE))
     return {values["currentIter"]: values for values in found}
 
 
 def values_of(stats_of_run):
-    """What of json_stats must be equal in equal runs, by iteration; best_* start anew with each process."""
+    """The values of json_stats, by iteration, that equal runs share; best_* start afresh in each process."""
     names = ("current_learning_rate", "train_loss", "train_err", "train_err5", "test_err", "test_err5", "epoch")
     return {it: {name: values[name] for name in names} for it, values in stats_of_run.items()}

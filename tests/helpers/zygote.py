@@ -1,11 +1,11 @@
-"""Start the command-line tools without paying for their imports each time: a process that has imported them forks.
+"""Start the command-line tools without repeating their imports: a process that has imported them is forked.
 
     with Zygote() as zygote:
         run = zygote.start(["train_net_video", "--config_file", ...], log_path)
 
-A tool is named as here, or by its path in the repository. Each run is a real process with its own process group, whose
-standard output and error go to the log file. A prelude is Python text that the process executes before the tool, to
-prepare an accident for it.
+A tool is named as above, or by its path in the repository. Each run is a real process with its own process group, whose
+standard output and error go to the log file. A prelude is Python code that the process executes before the tool, for
+example to inject a fault.
 """
 
 import json
@@ -21,13 +21,13 @@ REPO = Path(__file__).resolve().parents[2]
 
 
 class Run:
-    """A forked tool: its pid, and its status once it has ended (negative: the signal that ended it)."""
+    """A forked tool: its pid, and its exit status once it has ended (negative: the signal that killed it)."""
 
     def __init__(self, zygote, pid):
         self._zygote, self.pid, self.status = zygote, pid, None
 
     def wait(self, timeout=120):
-        """Wait for the end; returns the status, or None after `timeout` seconds."""
+        """Wait for the run to end; returns its status, or None after `timeout` seconds."""
         if self.status is None:
             self.status = self._zygote.ask({"wait": self.pid, "timeout": timeout})
         return self.status
@@ -37,7 +37,7 @@ class Run:
             os.kill(self.pid, number)
 
     def kill_group(self, number=signal.SIGKILL):
-        """Kill the run with all that it has started."""
+        """Kill the run and all processes that it has started."""
         if self.status is None:
             os.killpg(self.pid, number)
 
@@ -67,7 +67,7 @@ class Zygote:
 def fork_tool(argv, log, prelude):
     pid = os.fork()
     if pid:
-        # Here too, so that the group is there when the caller hears of it.
+        # Also here, so that the group exists before the caller learns the pid.
         os.setpgid(pid, pid)
         return pid
     os.setpgid(0, 0)
