@@ -66,6 +66,7 @@ def sample_frames(
     return video.sample(indices_of, keep, cache, stopped, learn)
 
 
-def count_frames(path: str) -> int:
+def count_frames(path: str, as_stored: bool = False) -> int:
     """Number of frames of the video at a path, at most MAX_FRAMES. Raises BadVideo if there is none."""
-    return sample_frames(open_video(path), lambda count: (), lambda places, frame: None, VideoFactsCache()).count
+    video = open_video(path, as_stored)
+    return sample_frames(video, lambda count: (), lambda places, frame: None, VideoFactsCache()).count

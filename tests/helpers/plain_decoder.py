@@ -1,5 +1,7 @@
 """Every frame of a video by PyAV alone, in the plainest way: what the program's frames are compared with."""
 
+import contextlib
+
 import av
 import numpy as np
 from av.filter import Graph
@@ -13,16 +15,19 @@ def all_frames(path):
 
 
 def decoded(path):
-    """Yield all av.VideoFrames of the first video stream; packets that do not decode are passed over."""
-    with av.open(f"file:{path}", metadata_errors="replace") as file:
-        decoder = file.streams.video[0].codec_context
+    """Yield all av.VideoFrames of the first video stream; what cannot be read or decoded is passed over."""
+    with contextlib.suppress(av.FFmpegError), av.open(f"file:{path}", metadata_errors="replace") as file:
+        streams = file.streams.video
+        if not streams or streams[0].codec_context is None:
+            return
+        decoder = streams[0].codec_context
         decoder.thread_count, decoder.thread_type = 1, "NONE"
-        packets = [packet for packet in file.demux(file.streams.video[0]) if packet.size]
+        packets = []
+        with contextlib.suppress(av.FFmpegError):
+            packets.extend(packet for packet in file.demux(streams[0]) if packet.size)
         for packet in [*packets, None]:
-            try:
+            with contextlib.suppress(av.FFmpegError):
                 yield from decoder.decode(packet)
-            except av.FFmpegError:
-                continue
 
 
 def _rgb(converter, frame):
