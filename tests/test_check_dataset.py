@@ -319,7 +319,8 @@ def test_skipping_is_tried_once(tmp_path, call_tool):
     assert done() == (0, 4, 2)
     facts = VideoFactsCache(tmp_path / "frame_counts.txt")
     fingerprints = {str(path): open_video(str(path)).fingerprint for path in videos}
-    assert [facts.get(*item).skips for item in fingerprints.items()] == [True, False, True, None]  # the second video has one keyframe
+    # The second video has one keyframe.
+    assert [facts.get(*item).skips for item in fingerprints.items()] == [True, False, True, None]
 
 
 @pytest.mark.parametrize(("arguments", "text"), [

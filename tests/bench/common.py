@@ -11,6 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 
@@ -52,7 +53,7 @@ def videos_in(folder):
         counts = {}
         for path in sorted(Path(folder).iterdir()):
             with contextlib.suppress(BadVideo):
-                counts[str(path)] = count_frames(str(path))
+                counts[str(path)] = count_frames(str(path), as_stored=True)
         if not counts:
             sys.exit(f"no readable video in {folder}")
         yield counts
@@ -147,4 +148,5 @@ def print_table(title, header, rows):
 
 
 def print_conditions():
-    print(f"OpenCV {cv2.__version__}, {len(os.sched_getaffinity(0))} cores, load {os.getloadavg()[0]:.2f}", flush=True)
+    print(f"PyAV {av.__version__}, OpenCV {cv2.__version__}, {len(os.sched_getaffinity(0))} cores, "
+          f"load {os.getloadavg()[0]:.2f}", flush=True)

@@ -3,7 +3,6 @@
 import contextlib
 
 import av
-import numpy as np
 from av.filter import Graph
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 
@@ -11,7 +10,7 @@ from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoRef
 def all_frames(path):
     """All frames of the first video stream (H x W x 3 uint8, RGB), as they are stored."""
     converter = VideoReformatter()
-    return [_rgb(converter, frame) for frame in decoded(path)]
+    return [to_rgb(frame, converter) for frame in decoded(path)]
 
 
 def decoded(path):
@@ -30,16 +29,19 @@ def decoded(path):
                 yield from decoder.decode(packet)
 
 
-def _rgb(converter, frame):
+def to_rgb(frame, converter):
+    """A frame with legacy's colours. The filter graph takes away what legacy's converter did not know."""
+    if frame.interlaced_frame or frame.format.name not in ("yuv420p", "yuvj420p", "yuv422p", "yuvj422p"):
+        graph = Graph()
+        source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format,
+                                  time_base=frame.time_base or 1)
+        graph.link_nodes(source, graph.add("setparams", "field_mode=prog:chroma_location=unspecified"),
+                         graph.add("buffersink")).configure()
+        graph.push(frame)
+        frame = graph.pull()
     full = frame.format.name.startswith("yuvj")
-    graph = Graph()
-    source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format,
-                              time_base=frame.time_base or 1)
-    graph.link_nodes(source, graph.add("setparams", "field_mode=prog:chroma_location=unspecified"),
-                     graph.add("buffersink")).configure()
-    graph.push(frame)
     return converter.reformat(
-        graph.pull(), format="rgb24", interpolation=Interpolation.FAST_BILINEAR, threads=1,
+        frame, format="rgb24", interpolation=Interpolation.FAST_BILINEAR, threads=1,
         src_colorspace=Colorspace.ITU601, dst_colorspace=Colorspace.ITU601,
         src_color_range=ColorRange.JPEG if full else ColorRange.MPEG, dst_color_range=ColorRange.JPEG,
-    ).to_ndarray().astype(np.uint8)  # fmt: skip
+    ).to_ndarray()
