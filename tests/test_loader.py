@@ -2,12 +2,15 @@ import gc
 import logging
 import os
 import signal
+import struct
 import subprocess
 import sys
 import threading
 import time
 import zlib
+from fractions import Fraction
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -87,6 +90,10 @@ def test_batches_of_replicas(source):
 
 
 def test_clips_are_what_was_drawn(source):
+    assert_drawn(source)
+
+
+def assert_drawn(source):
     clips, _ = flat(take(train_loader(source), 2))
     for slot, clip in enumerate(clips):
         frames = every_frame(source.record(slot).path)
@@ -94,10 +101,11 @@ def test_clips_are_what_was_drawn(source):
             np.random.default_rng([3, zlib.crc32(b"train"), slot]), (32, 48)
         )
         start = int(draws.start * max(len(frames) - 12 + 1, 1))
-        height, width = transforms.scaled_size(*frames[0].shape[:2], draws.scale)
+        indices = [(start + 3 * place) % len(frames) for place in range(4)]
+        height, width = transforms.scaled_size(*frames[min(indices)].shape[:2], draws.scale)
         row, column = int(draws.row * (height - 31)), int(draws.column * (width - 31))
-        for place in range(4):
-            frame = cv2.resize(frames[(start + 3 * place) % len(frames)], (width, height))
+        for place, index in enumerate(indices):
+            frame = cv2.resize(frames[index], (width, height))
             frame = frame[row : row + 32, column : column + 32]
             assert np.array_equal(clip[place], frame[:, ::-1] if draws.mirror else frame)
 
@@ -343,6 +351,73 @@ def test_closing_does_not_wait_for_a_long_video(source, monkeypatch):
     assert grabbed and len(grabbed) < 8  # of 10 frames and more
 
 
+# ------------------------------------------------------------------------- videos whose picture changes its size
+
+
+@pytest.fixture(scope="module")
+def changing(tmp_path_factory):
+    """A video of 40 + 40 frames, lying and then upright, as a stream that adapts is recorded."""
+    path = tmp_path_factory.mktemp("changing") / "changing.h264"
+    for size in ((48, 96), (96, 64)):
+        path.write_bytes((path.read_bytes() if path.exists() else b"") + encoded(moving_square(40, *size)))
+    assert {frame.shape for frame in every_frame(path)} == {(48, 96, 3), (96, 64, 3)}
+    return path
+
+
+def encoded(frames):
+    """H.264 without a container."""
+    stream = av.CodecContext.create("libx264", "w")
+    stream.height, stream.width = frames[0].shape[:2]
+    stream.pix_fmt, stream.time_base, stream.options = "yuv420p", Fraction(1, 25), {"g": "12", "preset": "ultrafast"}
+    packets = [packet for frame in map(av.VideoFrame.from_ndarray, frames)
+               for packet in stream.encode(frame.reformat(format="yuv420p"))]
+    return b"".join(map(bytes, [*packets, *stream.encode(None)]))
+
+
+def test_a_training_clip_has_the_size_of_its_first_frame(changing, tmp_path, caplog):
+    write_list(tmp_path / "train.txt", [changing], [0])
+    with caplog.at_level(logging.WARNING):
+        assert_drawn(open_train_source(tmp_path, "train", seed=3, shuffle=True))
+    assert [record.message for record in caplog.records] == [
+        f"Unusual video {str(changing)!r}: changes from 96x48 to 64x96 at frame 40"]
+
+
+def test_test_clips_have_the_size_of_their_first_frames(changing, tmp_path):
+    write_list(tmp_path / "test.txt", [changing], [0])
+    source = open_test_source(tmp_path, "test", use_multi_crop=2, num_temporal=3)
+    clips = TestClips(length=4, rate=8, crop=32, scale=40, temporal_positions=3)  # the middle one holds both sizes
+    with TestLoader(source, clips, batches_of(source, range(18), 5), 2, BadVideos()) as loader:
+        found = by_ordinal([(clips.numpy(), numbers) for clips, numbers in loader])
+    assert sorted(found) == list(range(18))
+    for ordinal, clip in found.items():
+        assert np.array_equal(clip, expected_clip(source, ordinal, rate=8)), ordinal
+
+
+def test_whole_frames_have_one_size(changing, tmp_path):
+    write_list(tmp_path / "test.txt", [changing], [0])
+    source = open_test_source(tmp_path, "test", use_multi_crop=0, num_temporal=3)
+    clips = TestClips(length=4, rate=8, crop=None, scale=40, temporal_positions=3)
+    with TestLoader(source, clips, batches_of(source, range(3), 3), 2, BadVideos()) as loader:
+        ((found, _),) = list(loader)
+    assert found.shape == (3, 4, 40, 80, 3)
+
+
+def test_videos_as_they_are_stored(videos, tmp_path):
+    content = bytearray(videos[0].read_bytes())
+    at = content.index(b"tkhd") + 4 + 40
+    content[at : at + 36] = struct.pack(">9i", 0, 1 << 16, 0, -(1 << 16), 0, 0, 0, 0, 1 << 30)
+    turned = tmp_path / "turned.mp4"
+    turned.write_bytes(content)
+    clips = TestClips(length=4, rate=3, crop=None, scale=40, temporal_positions=3)
+    shapes = {}
+    for as_stored in (False, True):
+        write_list(tmp_path / "test.txt", [turned], [0])
+        source = open_test_source(tmp_path, "test", use_multi_crop=0, num_temporal=3)
+        with TestLoader(source, clips, [np.arange(3)], 1, BadVideos(), as_stored=as_stored) as loader:
+            shapes[as_stored] = next(loader)[0].shape[2:4]
+    assert shapes == {False: (40, 50), True: (50, 40)}
+
+
 # ------------------------------------------------------------------------------------------------ testing
 
 
@@ -369,14 +444,15 @@ def by_ordinal(batches):
     }
 
 
-def expected_clip(source, ordinal):
+def expected_clip(source, ordinal, rate=3):
     """A clip by decoding everything and indexing."""
     record = source.record(ordinal)
     frames = every_frame(record.path)
     start = transforms.uniform_start(len(frames), 3, record.temporal_index)
-    height, width = transforms.scaled_size(*frames[0].shape[:2], 40)
+    indices = [(start + rate * i) % len(frames) for i in range(4)]
+    height, width = transforms.scaled_size(*frames[min(indices)].shape[:2], 40)
     row, column = transforms.crop_offsets(height, width, 32, record.spatial_index)
-    clip = [cv2.resize(frames[(start + 3 * i) % len(frames)], (width, height)) for i in range(4)]
+    clip = [cv2.resize(frames[index], (width, height)) for index in indices]
     clip = np.stack(clip)[:, row : row + 32, column : column + 32]
     return clip[:, :, ::-1] if record.spatial_index >= 3 else clip
 

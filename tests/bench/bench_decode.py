@@ -78,7 +78,7 @@ def sampled(path, indices, facts, memory, learn=False):
     return memory[path]
 
 
-def cut_clip(path, indices, facts, clip, scale=256):
+def cut_clip(path, indices_of, facts, clip, scale=256):
     """As the loader does it: scaled and cut into the batch's memory."""
 
     def keep(places, frame):
@@ -87,7 +87,7 @@ def cut_clip(path, indices, facts, clip, scale=256):
         for place in places:
             clip[place] = square
 
-    sample_frames(open_video(path, as_stored=True), lambda num_frames: indices, keep, facts)
+    sample_frames(open_video(path, as_stored=True), indices_of, keep, facts)
 
 
 def by_seeking(path, indices):
@@ -171,7 +171,7 @@ def make_ways(length, base):
         "the same by PyAV": lambda path, indices: read_everything_by_pyav(base(path), indices),
         UNCHECKED: lambda path, indices: sampled(path, indices, unchecked, memory),
         LEARNT: after_an_epoch(lambda path, indices: sampled(path, indices, learnt, memory)),
-        CUT: after_an_epoch(lambda path, indices: cut_clip(path, indices, learnt, clip)),
+        CUT: after_an_epoch(lambda path, indices: cut_clip(path, lambda _: indices, learnt, clip)),
         "the first time, in a test": lambda path, indices: sampled(path, indices, VideoFactsCache(), memory),
         "the first time, in a training": lambda path, indices: sampled(path, indices, VideoFactsCache(), memory, True),
         FLOOR: decode_only,

@@ -59,7 +59,7 @@ def by_threads(paths, workers, folder):
 def by_the_check(paths, workers, folder):
     (folder / "counts").unlink(missing_ok=True)
     fingerprints = {path: open_video(path).fingerprint for path in paths}
-    facts, _ = decode_new(fingerprints, VideoFactsCache(folder / "counts"), workers, 60)
+    facts, _ = decode_new(fingerprints, VideoFactsCache(folder / "counts"), workers, 60, as_stored=False)
     return sum(what.count for what in facts.values())
 
 

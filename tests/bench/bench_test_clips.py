@@ -12,7 +12,7 @@ from concurrent import futures
 from pathlib import Path
 
 import numpy as np
-from bench_decode import LONG, grab_only, read_everything
+from bench_decode import LONG, decode_only, read_everything
 from common import Worker, geometric_mean, measure, parser, print_conditions, print_table, videos_in
 
 from data import transforms
@@ -40,7 +40,7 @@ def some_clips(path, count, length, rate):
 
 def decode_alone(path, count, length, rate):
     starts = [transforms.uniform_start(count, STARTS, temporal) for temporal in range(STARTS)]
-    grab_only(path, [transforms.clip_indices(start, length, rate, count).max() for start in starts])
+    decode_only(path, [transforms.clip_indices(start, length, rate, count).max() for start in starts])
 
 
 class OneDecode:

@@ -78,7 +78,7 @@ class Soak:
         self.facts_file = folder / "frame_counts.txt"
         # Of this one, packets are left out.
         skipped = str(folder / "skipped.mp4")
-        facts = VideoFacts(90, None, skips=True)
+        facts = VideoFacts(90, None, skips=True, reorder=2)
         VideoFactsCache(self.facts_file).put(skipped, open_video(skipped).fingerprint, facts)
         for split in ("train", "test"):
             (folder / f"{split}.txt").write_text("".join(f"{path} {i}\n" for i, path in enumerate(videos)))
