@@ -13,7 +13,7 @@ from data.sources import group_by_video, open_test_source, open_train_source
 from data.test_loader import TestClips, TestLoader
 from data.train_loader import TrainClips, TrainLoader
 from video.bad_videos import BadVideo, BadVideos
-from video.decoder_processes import DecoderProcesses, Outcome
+from video.decoder_processes import DecoderProcesses
 from video.frame_folder import is_frame_folder
 from video.sampling import count_frames, open_video, sample_frames
 from video.video import Stopped
@@ -43,9 +43,9 @@ def reason(folder, indices_of=range):
 
 
 def examined(path):
-    with DecoderProcesses(1, 60, try_skipping=True) as decoders:
+    with DecoderProcesses(1, 60) as decoders:
         ((_, outcome),) = decoders.decode([str(path)])
-    return outcome
+    return outcome.facts
 
 
 # ------------------------------------------------------------------------------------------------- loaders
@@ -118,7 +118,7 @@ def test_images_in_the_order_of_their_numbers(tmp_path, name, first):
     facts, frames = sampled(folder)
     assert facts == VideoFacts(13, None) and np.array_equal(frames, FRAMES)
     assert count_frames(str(folder)) == 13
-    assert examined(folder) == Outcome(13, None, skips=False)
+    assert examined(folder) == VideoFacts(13, None, skips=False)
 
 
 def test_wanted_frames_only(tmp_path):
@@ -198,7 +198,7 @@ def test_gaps_are_damage(tmp_path):
     damage = "image number 4 is missing (3 in all); used with the 10 images that exist"
     assert facts == VideoFacts(10, damage)
     assert np.array_equal(frames, FRAMES[[0, 1, 2, 5, 6, 7, 9, 10, 11, 12]])
-    assert examined(folder) == Outcome(10, damage)
+    assert examined(folder) == VideoFacts(10, damage, skips=False)
 
 
 def cut_short(content):
@@ -219,20 +219,20 @@ def test_an_image_that_cannot_be_read(tmp_path, name, spoil, what):
     file.write_bytes(spoil(file.read_bytes()))
     assert reason(folder) == f"{file.name} {what}"
     assert sampled(folder, lambda count: [3, 5])[0] == VideoFacts(13, None)
-    outcome = examined(folder)
-    assert outcome == Outcome(13, f"{file.name} {what}")
+    known = examined(folder)
+    assert known == VideoFacts(13, f"{file.name} {what}", skips=False)
     # What the check has found changes no clip: a clip without that image is still given, with a note.
     cache, video = VideoFactsCache(), open_video(str(folder))
-    cache.put(video.name, video.fingerprint, VideoFacts(outcome.count, outcome.damage))
+    cache.put(video.name, video.fingerprint, known)
     facts, frames = sampled(folder, lambda count: [3, 5], cache)
-    assert facts.damage == outcome.damage and len(frames) == 2
+    assert facts.damage == known.damage and len(frames) == 2
 
 
 def test_no_image_can_be_read(tmp_path):
     folder = write_frames(tmp_path / "frames", FRAMES[:2])
     for file in folder.iterdir():
         file.write_bytes(b"nothing")
-    assert examined(folder) == Outcome(0, "no image can be read: 000002.png is not a JPEG or PNG image")
+    assert examined(folder) == VideoFacts(0, "no image can be read: 000002.png is not a JPEG or PNG image")
     assert reason(folder) == "000001.png is not a JPEG or PNG image"
 
 
@@ -240,7 +240,7 @@ def test_mixed_sizes(tmp_path):
     folder = write_frames(tmp_path / "frames", FRAMES)
     cv2.imwrite(str(folder / "000008.png"), np.zeros((50, 64, 3), np.uint8))
     what = "000008.png is 50 x 64 pixels, images before it 48 x 64"
-    assert reason(folder) == what and examined(folder) == Outcome(13, what)
+    assert reason(folder) == what and examined(folder) == VideoFacts(13, what, skips=False)
     assert len(sampled(folder, lambda count: [6, 8])[1]) == 2
 
 

@@ -25,8 +25,8 @@ from data.train_loader import TrainClips, TrainLoader
 from engine.launcher import launch
 from formats.caffe2_pickle import load
 from utils.errors import Hang, UserError
-from video import decoder
 from video.bad_videos import BadVideos
+from video.container import Container
 from video.sampling import count_frames
 
 
@@ -262,14 +262,13 @@ def test_a_device_that_is_lost_while_training(zygote, repo, data, tmp_path):
 
 HANGING = """
 import itertools, threading
-from video import decoder
-def grabbed(capture, end, seen, before=decoder._grabbed):
-    for index in before(capture, end, seen):
-        if threading.current_thread().name.startswith("decoder") and next(grabs) == {number}:
-            threading.Event().wait()  # for ever
-        yield index
-grabs = itertools.count(1)  # no two threads get the same number
-decoder._grabbed = grabbed
+from video.container import Container
+def decode(self, packet, before=Container.decode):
+    if threading.current_thread().name.startswith("decoder") and next(packets) == {number}:
+        threading.Event().wait()  # for ever
+    return before(self, packet)
+packets = itertools.count(1)  # no two threads get the same number
+Container.decode = decode
 """
 
 
@@ -301,12 +300,11 @@ def slow_frames(monkeypatch):
     """Every frame takes as long as this list's only number says, or until the test ends."""
     seconds, ended = [0], threading.Event()
 
-    def grabbed(capture, end, seen, before=decoder._grabbed):
-        for index in before(capture, end, seen):
-            ended.wait(seconds[0])
-            yield index
+    def decode(self, packet, before=Container.decode):
+        ended.wait(seconds[0])
+        return before(self, packet)
 
-    monkeypatch.setattr(decoder, "_grabbed", grabbed)
+    monkeypatch.setattr(Container, "decode", decode)
     yield seconds
     ended.set()
     wait_for_their_end()  # threads that were given up end with the frame that they hung at

@@ -1,78 +1,67 @@
-"""H.264 videos without the packets that a clip does not need: the same bytes, or nothing is left out."""
+"""Videos without the packets that a clip does not need: the same bytes, or nothing is left out."""
 
 import dataclasses
 import os
-import shutil
 import struct
-import subprocess
-import sys
 
-import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from loader_threads import decoder_threads
-from video_files import H264, digest, every_frame, moving_square, write_list, write_video
+from plain_decoder import all_frames, decoded
+from video_files import H264, digest, moving_square, write_list, write_video
 
 from data.sources import open_train_source
 from data.train_loader import TrainClips, TrainLoader
 from data.transforms import clip_indices
-from video import decoder, h264, skip_check
-from video.bad_videos import BadVideo, BadVideos
-from video.decoder_processes import DecoderProcesses, Outcome, decode_video
+from video import decoder, packets, skip_check
+from video.bad_videos import BadVideos
+from video.container import Container
+from video.decoder_processes import DecoderProcesses
+from video.packets import CannotSkip, Packet
 from video.sampling import open_video, sample_frames
-from video.skip_check import skipping_is_exact
 from video.video import Stopped
 from video.video_facts import VideoFacts, VideoFactsCache
 
-PATH, COUNT = str(H264), 90
-FRAMES = every_frame(PATH)
+PATH, COUNT, REORDER = str(H264), 90, 2
+FRAMES = [digest(frame) for frame in all_frames(PATH)]
 
 
-def knowing(path, count=COUNT):
-    """VideoFactsCache that know a file as one of which packets may be left out."""
+def knowing(path, count=COUNT, reorder=REORDER):
+    """VideoFactsCache that knows a file as one of which packets may be left out."""
     cache = VideoFactsCache()
-    cache.put(str(path), open_video(str(path)).fingerprint, VideoFacts(count, None, skips=True))
+    cache.put(str(path), open_video(str(path)).fingerprint, VideoFacts(count, None, skips=True, reorder=reorder))
     return cache
 
 
-def clip(path, indices, cache):
+def clip(path, indices, cache, learn=False):
     """Digests of the wanted frames, in their order."""
     found = {}
 
     def keep(places, frame):
         found.update(dict.fromkeys(places, digest(frame)))
 
-    sample_frames(open_video(str(path)), lambda count: indices, keep, cache)
+    sample_frames(open_video(str(path)), lambda count: indices, keep, cache, learn=learn)
     return [found[place] for place in range(len(indices))]
 
 
 @pytest.fixture
-def grabs(monkeypatch):
-    """Indices that were decoded in the usual way: none where packets are left out."""
-    indices = []
+def numbers(monkeypatch):
+    """Numbers of packets that were decoded, one for every time that a file was opened."""
+    opened = []
 
-    def grabbed(capture, end, seen, before=decoder._grabbed):
-        for index in before(capture, end, seen):
-            indices.append(index)
-            yield index
+    class Counting(Container):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            opened.append(0)
 
-    monkeypatch.setattr(decoder, "_grabbed", grabbed)
-    return indices
+        def decode(self, packet):
+            opened[-1] += packet is not None
+            return super().decode(packet)
 
-
-@pytest.fixture
-def decoded(monkeypatch):
-    """Numbers of packets that were decoded where some were left out."""
-    numbers = []
-
-    def opened(packets, needed, before=h264.opened_needed):
-        numbers.append(len(needed))
-        return before(packets, needed)
-
-    monkeypatch.setattr(h264, "opened_needed", opened)
-    return numbers
+    monkeypatch.setattr(decoder, "Container", Counting)
+    return opened
 
 
 # -------------------------------------------------------------------------------------------- leaving out
@@ -84,30 +73,36 @@ def test_any_clip_agrees_with_reading_everything(indices):
     assert clip(PATH, indices, knowing(PATH)) == [FRAMES[index] for index in indices]
 
 
-def test_fewer_frames_are_decoded(grabs, decoded):
+def test_fewer_packets_are_decoded(numbers):
     indices = range(30, 86, 8)
     assert clip(PATH, indices, knowing(PATH)) == [FRAMES[index] for index in indices]
-    packets = h264.read_packets(PATH)
-    first = max(packet.rank for packet in packets if packet.idr and packet.rank <= 30)
-    assert grabs == [] and decoded[0] < 79 - first < 79
+    with Container(PATH, True) as video:
+        listed = packets.read_packets(video)
+    first = next(packet.start for packet in listed if packet.rank == 30)
+    assert first > 0 and len(numbers) == 1 and numbers[0] < 79 - first
 
 
-@pytest.mark.parametrize("indices", [range(COUNT), range(0, COUNT, 3), range(8), [0, 0, 1]])
-def test_dense_clips_are_read_as_usual(indices, grabs):
-    assert clip(PATH, indices, knowing(PATH)) == [FRAMES[index] for index in indices]
-    assert grabs == list(range(max(indices) + 1))
-
-
-def test_nothing_is_left_out_unless_it_is_known_that_it_may(grabs):
+def test_nothing_is_left_out_unless_it_is_known_that_it_may(numbers):
     for known in (VideoFacts(COUNT, None), VideoFacts(COUNT, None, skips=False)):
         cache = VideoFactsCache()
         cache.put(PATH, open_video(PATH).fingerprint, known)
-        grabs.clear()
+        numbers.clear()
         clip(PATH, [50, 58], cache)
-        assert grabs == list(range(59))
+        assert len(numbers) == 1 and numbers[0] >= 59
 
 
-def test_stopping(decoded):
+def test_it_is_learnt_at_the_first_reading(numbers):
+    cache, indices = VideoFactsCache(), [50, 58]
+    for learn in (False, True, True, False):
+        numbers.clear()
+        assert clip(PATH, indices, cache, learn) == [FRAMES[index] for index in indices]
+        known = cache.get(PATH, open_video(PATH).fingerprint)
+        if not learn and known.skips is None:
+            assert numbers == [COUNT]
+    assert known == VideoFacts(COUNT, None, skips=True, reorder=REORDER) and len(numbers) == 1 and numbers[0] < 40
+
+
+def test_stopping():
     asked = []
 
     def stopped():
@@ -115,33 +110,48 @@ def test_stopping(decoded):
         return len(asked) > 3
 
     files = len(os.listdir("/proc/self/fd"))
+    for cache, learn in ((knowing(PATH), False), (VideoFactsCache(), True)):
+        asked.clear()
+        with pytest.raises(Stopped):
+            sample_frames(open_video(PATH), lambda count: [40, 50, 60, 80], lambda *_: None, cache, stopped, learn)
+        assert len(asked) == 4 and len(os.listdir("/proc/self/fd")) == files
+
+
+def test_learning_can_be_stopped():
+    asked, cache = [], VideoFactsCache()
+
+    def stopped():
+        asked.append(1)
+        return len(asked) > COUNT + 5
+
     with pytest.raises(Stopped):
-        sample_frames(open_video(PATH), lambda count: [40, 80], lambda places, frame: None, knowing(PATH), stopped)
-    assert len(asked) == 4 and decoded and len(os.listdir("/proc/self/fd")) == files
+        sample_frames(open_video(PATH), lambda count: [4], lambda *_: None, cache, stopped, learn=True)
+    assert cache.get(PATH, open_video(PATH).fingerprint) is None
 
 
-def test_what_is_known_proves_wrong(tmp_path, grabs):
+def test_what_is_known_proves_wrong(tmp_path):
     """A file that has changed behind its size and time: read as usual, and counted again where needed."""
     other = write_video(tmp_path / "other.mp4", moving_square(40, 64, 96))
-    assert clip(other, [9, 30], knowing(other, 40)) == [every_frame(str(other))[index] for index in (9, 30)]
+    expected = [digest(frame) for frame in all_frames(other)]
+    assert clip(other, [9, 30], knowing(other, 40)) == [expected[9], expected[30]]
     cut = tmp_path / "cut.mp4"  # its last third is zeros
     content = H264.read_bytes()
     start = content.index(b"mdat") + 4
     end = start - 8 + struct.unpack(">I", content[start - 8 : start - 4])[0]
     middle = start + (end - start) * 2 // 3
     cut.write_bytes(content[:middle] + bytes(end - middle) + content[end:])
-    expected = every_frame(str(cut))
+    expected = [digest(frame) for frame in all_frames(cut)]
     assert 20 < len(expected) < COUNT
-    cache, indices = knowing(cut), {}
+    cache, found = knowing(cut), {}
 
     def keep(places, frame):
-        indices.update(dict.fromkeys(places, digest(frame)))
+        found.update(dict.fromkeys(places, digest(frame)))
 
     known = sample_frames(open_video(str(cut)), lambda count: [count - 9, count - 1], keep, cache)
-    assert known.count == len(expected) and indices == {0: expected[-9], 1: expected[-1]}
+    assert known.count == len(expected) and found == {0: expected[-9], 1: expected[-1]}
 
 
-def test_a_loader_gives_the_same_clips(tmp_path, decoded):
+def test_a_loader_gives_the_same_clips(tmp_path, numbers):
     write_list(tmp_path / "train.txt", [H264], [0])
     source = open_train_source(tmp_path, "train", 0, True)
 
@@ -150,146 +160,171 @@ def test_a_loader_gives_the_same_clips(tmp_path, decoded):
                          purpose="train", num_classes=1, workers=2, bad_videos=BadVideos(), facts=cache) as loader:
             return [next(loader)[0][0].numpy().copy() for _ in range(4)]
 
-    expected = batches(VideoFactsCache())
-    assert not decoded
-    for batch, other in zip(batches(knowing(H264)), expected, strict=True):
-        assert np.array_equal(batch, other)
-    assert decoded and decoder_threads() == []
+    plain = VideoFactsCache()
+    plain.put(PATH, open_video(PATH).fingerprint, VideoFacts(COUNT, None, skips=False))
+    expected, learning = batches(plain), VideoFactsCache()
+    numbers.clear()
+    for cache in (knowing(H264), learning, learning):
+        for batch, other in zip(batches(cache), expected, strict=True):
+            assert np.array_equal(batch, other)
+    assert learning.get(PATH, open_video(PATH).fingerprint).skips and decoder_threads() == []
 
 
 # ------------------------------------------------------------------------------------------------ packets
 
 
 def packets_of(text):
-    """Packets of their kinds in the order of decoding: I (IDR), P (others need it) and d (none does)."""
-    return [h264.Packet(b"", float(i), kind == "I", kind == "d", i) for i, kind in enumerate(text)]
+    """Packets of their kinds in the order of decoding: I (a keyframe), P (others need it) and d (none does)."""
+    key, listed = -1, []
+    for i, kind in enumerate(text):
+        key = i if kind == "I" else key
+        listed.append(Packet(kind, i, kind == "I", kind == "d", i, key))
+    return listed
 
 
-@pytest.mark.parametrize(("kinds", "wanted", "needed"), [
-    ("IPPP", {2}, [0, 1, 2]),
-    ("IdPd", {2}, [0, 2]),
-    ("IdPd", {1, 3}, [0, 1, 2, 3]),
-    ("IPIPP", {3}, [2, 3]),
-    ("IPdIPdIPd", {1, 7}, [0, 1, 6, 7]),
-    ("III", {0, 2}, [0, 2]),
+class Decoder:
+    """Gives a frame for every packet, and notes the packets."""
+
+    failures = 0
+
+    def __init__(self):
+        self.calls = []
+
+    def decode(self, packet):
+        self.calls.append(packet)
+        return []
+
+    def restart(self):
+        self.calls.append("restart")
+
+
+@pytest.mark.parametrize(("kinds", "wanted", "calls"), [
+    ("IPPP", {2}, "IPP."),
+    ("IdPd", {2}, "IP."),
+    ("IdPd", {1, 3}, "IdPd."),
+    ("IPIPP", {3}, "IP."),
+    ("IPdIPdIPd", {1, 7}, "IP.IP."),
+    ("IPdIPdIPd", {2, 4}, "IPdIP."),
+    ("III", {0, 2}, "I.I."),
 ])  # fmt: skip
-def test_what_is_needed(kinds, wanted, needed):
-    assert [packet.rank for packet in h264.needed_packets(packets_of(kinds), wanted)] == needed
+def test_what_is_decoded(kinds, wanted, calls):
+    video = Decoder()
+    with pytest.raises(CannotSkip):  # as no frame comes
+        list(packets.decode_needed(video, packets_of(kinds), wanted))
+    shown = ["." if call is None else call for call in video.calls if call != "restart"]
+    assert "".join(shown) == calls
+
+
+def test_a_frame_before_its_keyframe_needs_the_one_before():
+    """As after the keyframes of open groups of pictures."""
+    listed = packets_of("IPPIdP")
+    listed[3].time, listed[4].time = 4, 3
+    listed[3].rank, listed[4].rank, listed[4].start = 4, 3, 0
+    video = Decoder()
+    with pytest.raises(CannotSkip):
+        list(packets.decode_needed(video, listed, {3}))
+    assert "".join(call or "." for call in video.calls if call != "restart") == "IPPId."
 
 
 def test_packets_of_a_file():
-    packets = h264.read_packets(PATH)
-    assert len(packets) == COUNT
-    assert sum(packet.idr for packet in packets) == 7 and sum(packet.droppable for packet in packets) == 24
-    assert sorted(packet.rank for packet in packets) == list(range(COUNT))
-    some = h264.read_packets(PATH, limit=50)
-    assert [packet.rank for packet in some if packet.rank < 34] == [p.rank for p in packets if p.rank < 34]
-    assert b"".join(packet.data for packet in some) == b"".join(packet.data for packet in packets[:50])
+    with Container(PATH, True) as video:
+        listed = packets.read_packets(video)
+    with Container(PATH, True) as video:
+        some = packets.read_packets(video, limit=50)
+    times = sorted(frame.pts for frame in decoded(PATH))
+    assert [times[packet.rank] for packet in listed] == [packet.time for packet in listed]
+    assert sum(packet.key for packet in listed) == 7 and sum(packet.droppable for packet in listed) == 24
+    assert packets.reorder_depth(listed) == REORDER and len(some) == 50
+    assert [packet.rank for packet in some if packet.rank < 48] == [p.rank for p in listed if p.rank < 48]
 
 
-@pytest.mark.parametrize("frames", [2, 4])
-def test_fewer_or_more_frames_than_packets(frames):
-    class Capture:
-        left = frames
-
-        def grab(self):
-            self.left -= 1
-            return self.left >= 0
-
-    with pytest.raises(h264.NotSkippable):
-        list(h264.grabbed(Capture(), packets_of("IPP")))
-
-
-def test_packets_of_others(tmp_path):
-    path = write_video(tmp_path / "v.mp4", moving_square(10, 64, 96))
-    with pytest.raises(h264.NotSkippable):
-        h264.read_packets(str(path))
-    path.write_text("no video")
-    with pytest.raises(BadVideo):
-        h264.read_packets(str(path))
+@pytest.mark.parametrize(("headers", "droppable"), [
+    ([0x41], False), ([0x01], True), ([0x06, 0x01], True), ([0x09, 0x06, 0x01, 0x01], True), ([0x01, 0x21], False),
+    ([0x67, 0x01], False), ([0x65], False), ([0x06], False), ([0x02, 0x03, 0x04], False), ([0x01, 0x14], False),
+])  # fmt: skip
+@pytest.mark.parametrize("size", [None, 4, 2])
+def test_headers_of_h264(headers, droppable, size):
+    units = [bytes([header]) + b"\x55" * 7 for header in headers]
+    if size is None:
+        data, extra = b"".join(b"\0\0\x01" + unit for unit in units), b""
+    else:
+        data = b"".join(len(unit).to_bytes(size) + unit for unit in units)
+        extra = bytes([1, 66, 0, 30, 0xFC | size - 1, 0xE1])
+    stream = type("Stream", (), {"name": "h264", "extradata": extra})
+    assert packets._droppable_test(stream)(data) is droppable
 
 
 # -------------------------------------------------------------------------------------------------- check
 
 
-def outcome_of(path):
-    with DecoderProcesses(1, 60, try_skipping=True) as decoders:
-        ((_, outcome),) = decoders.decode([str(path)])
-    return outcome
+def depth_of(path, as_stored=True):
+    """What the check finds, and how many packets it decodes."""
+    seen = []
+    frames = list(decoded(path))
+    with Container(str(path), as_stored) as video:
+        depth = skip_check.find_reorder_depth(
+            video, [frame.pts for frame in frames], [skip_check.checksum(frame) for frame in frames],
+            lambda: seen.append(1))  # fmt: skip
+    return depth, len(seen)
 
 
 def test_the_check():
-    assert skipping_is_exact(PATH, COUNT) is True
-    assert skipping_is_exact(PATH, COUNT - 1) is False
+    assert depth_of(PATH) == (REORDER, COUNT)  # every frame is compared once
 
 
 def test_the_check_of_others(tmp_path):
-    assert skipping_is_exact(str(write_video(tmp_path / "v.mp4", moving_square(10, 64, 96))), 10) is False
+    assert depth_of(write_video(tmp_path / "v.mp4", moving_square(10, 64, 96)))[0] is None  # one keyframe
+    assert depth_of(write_video(tmp_path / "v.avi", moving_square(10, 64, 96), fourcc="MJPG"))[0] == 0
 
 
-def swapped(packets):
+def swapped(listed):
     """Two frames that others need: both are decoded in any case, but one could be taken for the last wanted."""
-    packets[6].rank, packets[7].rank = packets[7].rank, packets[6].rank
-    assert not packets[6].droppable and not packets[7].droppable
+    listed[6].rank, listed[7].rank = listed[7].rank, listed[6].rank
 
 
-def unneeded_reference(packets):
-    next(packet for packet in packets[30:] if not packet.idr and not packet.droppable).droppable = True
+def unneeded_reference(listed):
+    next(packet for packet in listed[30:] if not packet.key and not packet.droppable).droppable = True
 
 
-def lost(packets):
-    del packets[-1]
+def lost(listed):
+    del listed[-1]
 
 
-def one_run_without_droppable(packets):
-    for i, packet in enumerate(packets):
-        packet.idr, packet.droppable = i == 0, False
+def one_run_without_droppable(listed):
+    for i, packet in enumerate(listed):
+        packet.key, packet.droppable, packet.start = i == 0, False, 0
 
 
-@pytest.mark.parametrize("change", [swapped, unneeded_reference, lost, one_run_without_droppable])
+def a_keyframe_that_is_none(listed):
+    at = next(i for i, packet in enumerate(listed) if i > 3 and not packet.key and not packet.droppable)
+    listed[at].key = True
+    for packet in listed[at:]:
+        packet.start = max(packet.start, at if packet.time >= listed[at].time else 0)
+
+
+@pytest.mark.parametrize("change", [swapped, unneeded_reference, lost, one_run_without_droppable,
+                                    a_keyframe_that_is_none])  # fmt: skip
 def test_the_check_finds(change, monkeypatch):
-    def read_packets(path, limit=None, before=h264.read_packets):
-        packets = [dataclasses.replace(packet) for packet in before(path, limit)]
-        change(packets)
-        return packets
+    def read_packets(video, limit=None, before=packets.read_packets):
+        listed = [dataclasses.replace(packet) for packet in before(video, limit)]
+        change(listed)
+        return listed
 
-    monkeypatch.setattr(h264, "read_packets", read_packets)
-    assert skipping_is_exact(PATH, COUNT) is False
-
-
-def test_the_check_finds_a_colour_that_only_the_container_tells(monkeypatch):
-    """What the stream in memory would decode to, is not what the file does."""
-    before = skip_check.open_capture
-
-    class Brighter:
-        def __init__(self, path):
-            self._capture = before(path)
-
-        def retrieve(self, frame=None):
-            converted, frame = self._capture.retrieve(frame)
-            return converted, cv2.add(frame, 1)
-
-        def __getattr__(self, name):
-            return getattr(self._capture, name)
-
-    monkeypatch.setattr(skip_check, "open_capture", Brighter)
-    assert skipping_is_exact(PATH, COUNT) is False
-
-
-def test_more_reordering_than_there_may_be(monkeypatch):
-    assert max(place - packet.rank for place, packet in enumerate(h264.read_packets(PATH))) > 0
-    monkeypatch.setattr(h264, "MAX_REORDER", 0)
-    assert skipping_is_exact(PATH, COUNT) is False
+    monkeypatch.setattr(packets, "read_packets", read_packets)
+    assert depth_of(PATH)[0] is None
 
 
 def test_large_files_are_read_as_usual(monkeypatch):
-    monkeypatch.setattr(skip_check, "_MAX_BYTES", 10_000)
-    assert skipping_is_exact(PATH, COUNT) is False
+    assert open_video(PATH).learn(lambda facts: None).skips is True
+    monkeypatch.setattr(decoder, "MAX_BYTES", 10_000)
+    assert open_video(PATH).learn(lambda facts: None).skips is False
 
 
 def damaged_in(number, path):
     """Write the file with another content of a packet's second half. Its size, and the other packets, stay."""
-    content, packet = H264.read_bytes(), h264.read_packets(PATH)[number].data
+    with Container(PATH, True) as video:
+        packet = bytes(list(video.packets())[number])
+    content = H264.read_bytes()
     at = content.index(packet[-20:]) + 20  # its end
     size = len(packet) // 2
     noise = bytes(np.random.default_rng(number).integers(1, 256, size, "u1"))
@@ -297,59 +332,39 @@ def damaged_in(number, path):
     return path
 
 
-def complaints(path):
-    """What FFmpeg prints about a file, in a separate process."""
-    program = "import sys, cv2; capture = cv2.VideoCapture(sys.argv[1])\nfor _ in range(500): capture.grab()"
-    return subprocess.run([sys.executable, "-c", program, path], env=os.environ | {"OPENCV_FFMPEG_LOGLEVEL": "32"},
-                          capture_output=True, text=True, check=True, timeout=60).stdout
-
-
 def test_damage_that_the_decoder_conceals(tmp_path):
     """All frames decode, so F shows nothing; but their content may depend on everything decoded before."""
-    assert outcome_of(H264) == Outcome(COUNT, None, skips=True)
-    assert complaints(H264) == ""
-    concealed = [path for path in (damaged_in(number, tmp_path / f"{number}.mp4") for number in range(10, 40, 5))
-                 if "concealing" in complaints(path)]
+    paths = [str(damaged_in(number, tmp_path / f"{number}.mp4")) for number in range(10, 40, 5)]
+    concealed = [path for path in paths if any(frame.is_corrupt for frame in decoded(path))]
     assert len(concealed) >= 2
+    with DecoderProcesses(1, 60) as decoders:
+        found = dict(decoders.decode([PATH, *paths]))
+    assert found[PATH].facts == VideoFacts(COUNT, None, skips=True, reorder=REORDER)
     for path in concealed:
-        assert outcome_of(path) == Outcome(len(every_frame(str(path))), None, skips=False)
-
-
-def test_messages_about_one_video_do_not_count_against_the_next():
-    class Complaints:
-        came = iter([True, False])
-
-        def come(self):
-            return next(self.came)
-
-    assert decode_video(PATH, Complaints()) == Outcome(COUNT, None, skips=True)
-
-
-def test_a_complaint_is_of_one_video(tmp_path):
-    """Sound videos after one that is complained of."""
-    damaged = next(path for number in range(10, 40) if complaints(path := damaged_in(number, tmp_path / "damaged.mp4")))
-    sound = [tmp_path / f"{i}.mp4" for i in range(3)]
-    for path in sound:
-        shutil.copy(H264, path)
-    paths = [str(path) for path in (sound[0], damaged, sound[1], damaged, damaged, sound[2])]
-    with DecoderProcesses(1, 60, try_skipping=True) as decoders:
-        found = [outcome.skips for _, outcome in decoders.decode(paths)]
-    assert found == [True, False, True, False, False, True]
+        facts = found[path].facts
+        assert facts.count == len(all_frames(path)) and facts.skips is False
+        assert "decode only in part" in facts.damage
 
 
 def test_real_videos(shared):
     """A bounded number of clips of each of which packets may be left out."""
     rng, helped = np.random.default_rng(0), []
     paths = [str(path) for path in sorted((shared / "videos").iterdir())]
-    with DecoderProcesses(2, 60, try_skipping=True) as decoders:
+    with DecoderProcesses(2, 60, as_stored=True) as decoders:
         outcomes = dict(decoders.decode(paths))
     for path in paths:
-        outcome = outcomes[path]
-        if not outcome.skips or outcome.count < 60:
+        facts = outcomes[path].facts
+        if not facts.skips or facts.count < 60:
             continue
         helped.append(path)
-        expected, cache = every_frame(path), knowing(path, outcome.count)
-        for length, rate in ((8, 8), (32, 6), (5, 1 + outcome.count // 4)):
-            indices = clip_indices(int(rng.random() * outcome.count), length, rate, outcome.count).tolist()
-            assert clip(path, indices, cache) == [expected[index] for index in indices]
-    assert helped
+        expected, cache = all_frames(path), VideoFactsCache()
+        video = open_video(path, as_stored=True)
+        cache.put(path, video.fingerprint, facts)
+        for length, rate in ((8, 8), (32, 6), (5, 1 + facts.count // 4)):
+            indices = clip_indices(int(rng.random() * facts.count), length, rate, facts.count).tolist()
+
+            def keep(places, frame, indices=indices, expected=expected):
+                assert all(np.array_equal(frame, expected[indices[place]]) for place in places)
+
+            sample_frames(video, lambda count, indices=indices: indices, keep, cache)
+    assert len(helped) == 4

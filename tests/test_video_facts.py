@@ -155,12 +155,30 @@ def line(*content):
 @pytest.mark.parametrize("skips", [None, True, False])
 def test_the_format(tmp_path, fingerprint, skips):
     """Files outlive versions of the program: this one's form is fixed."""
-    file, known = tmp_path / "counts.txt", VideoFacts(280, None, skips)
+    file = tmp_path / "counts.txt"
+    known = VideoFacts(280, None, skips, reorder=2, turn=(0, 1, -1, 0), remarks={"rate": "60 frames a second"})
     VideoFactsCache(file).put("a b.mp4", fingerprint, known)
-    assert file.read_bytes() == line("a b.mp4", 5, fingerprint.modified, 280, None, skips)
+    assert file.read_bytes() == line("a b.mp4", [5, fingerprint.modified, False],
+                                     [280, None, skips, 2, [0, 1, -1, 0], {"rate": "60 frames a second"}])
     assert VideoFactsCache(file).get("a b.mp4", fingerprint) == known
 
 
-def test_a_form_without_skips(tmp_path, fingerprint):
-    (tmp_path / "counts.txt").write_bytes(line("a b.mp4", 5, fingerprint.modified, 280, "damage"))
-    assert VideoFactsCache(tmp_path / "counts.txt").get("a b.mp4", fingerprint) == VideoFacts(280, "damage")
+@pytest.mark.parametrize("entry", [
+    ("v.mp4", 5, 1, 280, "damage"), ("v.mp4", 5, 1, 280, None, True), ("v.mp4",), (), ("v.mp4", [5], [280, None]),
+    ("v.mp4", [5, 1, False], ["280", None]), ("v.mp4", [5, 1, False], {"count": 3}), ("v.mp4", None, None),
+    (["v.mp4"], [5, 1, False], [280, None]), ("v.mp4", [5, 1, False], [280, None, None, 0, None, []]),
+    ("v.mp4", [5, 1, False], [280, None, None, 0, [1], {}]), ({}, {}, {}),
+])  # fmt: skip
+def test_lines_of_another_shape_are_passed_over(tmp_path, entry):
+    """As another version may have written them."""
+    sound = line("sound.mp4", [5, 1, False], [280, None])
+    (tmp_path / "counts.txt").write_bytes(line(*entry) + sound + line(*entry))
+    facts = VideoFactsCache(tmp_path / "counts.txt")
+    assert facts.get("v.mp4", Fingerprint(5, 1)) is None
+    assert facts.get("sound.mp4", Fingerprint(5, 1)) == VideoFacts(280, None)
+
+
+@pytest.mark.parametrize("content", [b"3", b"null", b'"text"', b"[", b"{}", b"\xff"])
+def test_lines_that_are_no_entries(tmp_path, content):
+    (tmp_path / "counts.txt").write_bytes(b"\n%08x %s" % (zlib.crc32(content), content))
+    assert VideoFactsCache(tmp_path / "counts.txt").get("v.mp4", Fingerprint(5, 1)) is None

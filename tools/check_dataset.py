@@ -6,10 +6,12 @@
     python tools/check_dataset.py --lmdb FOLDER
 
 With a configuration: all splits that its runs read, from LMDBs or lists, against its options. With --list or --lmdb:
-only that one, also against the options if there is a configuration. Exit status: 0 if all is well, 1 if not.
+only that one, also against the options if there is a configuration. Exit status: 0 if all is well, 1 if not. What is
+unusual about sound videos (their frame rate, a change of size, ...) is told as well, and does not count.
 
-Every video is decoded to its end, in separate processes. What that reveals is remembered in frame_counts.txt, in
-CHECKPOINT.DIR (where a training finds it) or next to the list or LMDB: a second check decodes only what is new.
+Every video is decoded to its end, in separate processes, and again to find out what need not be decoded for a clip.
+What that reveals is remembered in frame_counts.txt, in CHECKPOINT.DIR (where a training finds it) or next to the list
+or LMDB: a second check decodes only what is new.
 """
 
 import _init_paths  # noqa: F401, I001  (puts lib/ on the path)
@@ -22,7 +24,7 @@ from pathlib import Path
 
 from core.config import load_config
 from data.dataset_check.check import Decoding, Limits, check_splits
-from data.dataset_check.findings import Findings
+from data.dataset_check.findings import REMARKS, Findings
 from data.dataset_check.splits import Split, lmdb_split
 from engine.dataset_check import SPLITS, configured_splits, facts_file, limits_of
 from utils import cli
@@ -31,7 +33,7 @@ from utils.files import atomic_write
 EXAMPLES = 5  # of each kind of finding, in the report for people
 
 
-def check(args, cfg, findings):
+def check(args, cfg, findings, remarks):
     """Check everything that the command line asks for. Returns a summary; see check_splits."""
     num_classes = cfg.MODEL.NUM_CLASSES if cfg else None
     if args.list:
@@ -43,12 +45,12 @@ def check(args, cfg, findings):
     decoding = None
     if not args.no_decode:
         file = facts_file(cfg) if cfg else Path(args.list or args.lmdb).resolve().parent / "frame_counts.txt"
-        decoding = Decoding(file, args.workers, args.time_limit, args.try_skipping)
+        decoding = Decoding(file, args.workers, args.time_limit)
     limits = limits_of(cfg) if cfg else Limits()
-    return check_splits(splits, limits, decoding, findings, args.write_clean_list)
+    return check_splits(splits, limits, decoding, findings, remarks, args.write_clean_list)
 
 
-def report(summary, findings):
+def report(summary, findings, remarks):
     """Print what was checked and found."""
     for split in summary["splits"]:
         print(f"{split['name']}: {split['records']} records, {split['videos']} videos ({split['path']})")
@@ -56,7 +58,9 @@ def report(summary, findings):
     print(f"{videos['distinct']} distinct videos, {videos['decoded']} decoded now, {videos['known']} known before")
     if videos["skips"]:
         print(f"{videos['skips']} of them decode faster, without the packets that a clip does not need")
-    for line in findings.lines(EXAMPLES):
+    if remarks:
+        print("Unusual, but sound:")
+    for line in (*remarks.lines(EXAMPLES), *findings.lines(EXAMPLES)):
         # File names can be any bytes.
         print(line.encode("utf-8", "backslashreplace").decode())
     total = sum(findings.counts.values())
@@ -83,9 +87,6 @@ def parse_arguments():
     parser.add_argument("--split", action="append", choices=SPLITS,
                         help="check only this split of the configuration; may be repeated")
     parser.add_argument("--no_decode", action="store_true", help="check records, files and consistency only")
-    parser.add_argument("--try_skipping", action="store_true",
-                        help="also find out of which H.264 videos packets may be left out: takes about five times as "
-                             "long, and a training then decodes them faster")
     parser.add_argument("--workers", type=positive(int), default=len(os.sched_getaffinity(0)), metavar="N",
                         help="videos decoded at the same time (default: the number of cores, %(default)s)")
     parser.add_argument("--time_limit", type=positive(float), default=60, metavar="SECONDS",
@@ -99,8 +100,6 @@ def parse_arguments():
     args = parser.parse_args()
     if not (args.config_file or args.list or args.lmdb):
         parser.error("one of --config_file, --list and --lmdb is needed")
-    if args.try_skipping and args.no_decode:
-        parser.error("--try_skipping decodes, which --no_decode excludes")
     if args.opts and not args.config_file:
         parser.error(f"KEY VALUE options need a --config_file: {' '.join(args.opts)}")
     return args
@@ -112,12 +111,13 @@ def main():
         return 1
     cli.setup_logging()
     cfg = load_config(args.config_file, args.opts) if args.config_file else None
-    findings = Findings()
-    summary = check(args, cfg, findings)
-    report(summary, findings)
+    findings, remarks = Findings(), Findings(REMARKS)
+    summary = check(args, cfg, findings, remarks)
+    report(summary, findings, remarks)
     if args.json:
         with atomic_write(args.json, "w", encoding="utf-8") as file:
-            json.dump({"clean": not findings, **summary, "findings": findings.as_dict()}, file, indent=1)
+            json.dump({"clean": not findings, **summary, "findings": findings.as_dict(),
+                       "remarks": remarks.as_dict()}, file, indent=1)
     return 1 if findings else 0
 
 

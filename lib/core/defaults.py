@@ -24,6 +24,9 @@ OPTIONS: OptionGroup = {
     "DATADIR_TEST_TIME": Option("data/kinetics/kinetics_lmdb_gfsai", "Never read, not even by legacy.", unused=True),
     "DATALOADER": {
         "MAX_BAD_IMAGES": Option(100, "Number of distinct unreadable videos that a training run tolerates.", low=0),
+        "AS_STORED": Option(
+            False, "Read frames as the Caffe2 program did: as they are stored, of the first video stream. Otherwise "
+            "they are turned by their display matrix, and of several streams ffmpeg's default is read."),
         "HANG_SECONDS": Option(300, "Seconds without a frame from a video after which the run ends; 0: never.", low=0),
     },
     # Machine

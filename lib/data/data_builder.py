@@ -63,6 +63,7 @@ def _random_clips(cfg, replicas, bad_videos, split, purpose, batch_size, first_r
         facts=_known_facts(cfg.CHECKPOINT.DIR),
         pin_memory=replicas.device.type == "cuda",
         hang_seconds=cfg.DATALOADER.HANG_SECONDS,
+        as_stored=cfg.DATALOADER.AS_STORED,
     )
 
 
@@ -121,6 +122,7 @@ def test_loader(cfg: AttrDict, replicas, protocol: TestProtocol, source: TestSou
         facts=_known_facts(cfg.CHECKPOINT.DIR) if facts is None else facts,
         pin_memory=replicas.device.type == "cuda",
         hang_seconds=cfg.DATALOADER.HANG_SECONDS,
+        as_stored=cfg.DATALOADER.AS_STORED,
     )
 
 

@@ -13,6 +13,7 @@ from data.buffer_pool import BufferPool
 from utils.errors import Hang
 from video.bad_videos import BadVideos
 from video.sampling import open_video, sample_frames
+from video.survey import WORTH_SAYING
 from video.video import IndicesOf, Keep
 from video.video_facts import VideoFactsCache
 from video.watchdog import Watchdog
@@ -21,7 +22,8 @@ from video.watchdog import Watchdog
 class Loader:
     """The threads of a loader, and how they end.
 
-    Threads rather than processes: OpenCV releases the interpreter's lock while it works, and the results need no copy.
+    Threads rather than processes: PyAV and OpenCV release the interpreter's lock while they work, and the results need
+    no copy.
 
     Args:
         workers: number of decoding threads.
@@ -29,6 +31,8 @@ class Loader:
         facts: cache to share with other loaders; None: a new one.
         pin_memory: whether batches lie in page-locked memory, for asynchronous copies to a GPU.
         hang_seconds: how long a video may yield no frame before next() raises Hang; 0: forever.
+        as_stored: see sampling.open_video.
+        learn: see sampling.sample_frames; for loaders that come back to their videos.
     """
 
     def __init__(
@@ -38,11 +42,15 @@ class Loader:
         facts: VideoFactsCache | None,
         pin_memory: bool,
         hang_seconds: float,
+        as_stored: bool = False,
+        learn: bool = False,
     ):
         self._watchdog = Watchdog(hang_seconds)
         self._bad_videos = bad_videos
         self._facts = VideoFactsCache() if facts is None else facts
         self._pin_memory = pin_memory
+        self._as_stored = as_stored
+        self._learn = learn
         self._batch_memory = BufferPool()
         self._closed = False
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="decoder")
@@ -81,7 +89,7 @@ class Loader:
             raise
 
     def _sample(self, path: str, indices_of: IndicesOf, keep: Keep) -> int:
-        """sample_frames of the video at a path, noting damage. Returns F, its number of frames.
+        """sample_frames of the video at a path, noting what is damaged or unusual. Returns F, its number of frames.
 
         Raises BadVideo, and Stopped if the loader is closed.
         """
@@ -91,9 +99,12 @@ class Loader:
                 frame_done()
                 return self._closed
 
-            facts = sample_frames(open_video(path), indices_of, keep, self._facts, stopped)
+            video = open_video(path, self._as_stored)
+            facts = sample_frames(video, indices_of, keep, self._facts, stopped, self._learn)
         if facts.damage:
             self._bad_videos.add_damaged(path, facts.damage)
+        for kind in facts.remarks.keys() & WORTH_SAYING:
+            self._bad_videos.add_remark(path, kind, facts.remarks[kind])
         return facts.count
 
     def _new_clips(self, number: int, length: int, height: int, width: int) -> torch.Tensor:

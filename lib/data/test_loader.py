@@ -55,7 +55,7 @@ class TestLoader(Loader):
         clips: their shape.
         batches: int64 arrays, the numbers of the records of each batch; those of a video follow one another (see
             sources.group_by_video).
-        workers, bad_videos, facts, pin_memory, hang_seconds: see Loader.
+        workers, bad_videos, facts, pin_memory, hang_seconds, as_stored: see Loader.
     """
 
     def __init__(
@@ -68,8 +68,9 @@ class TestLoader(Loader):
         facts: VideoFactsCache | None = None,
         pin_memory: bool = False,
         hang_seconds: float = 0,
+        as_stored: bool = False,
     ):
-        super().__init__(workers, bad_videos, facts, pin_memory, hang_seconds)
+        super().__init__(workers, bad_videos, facts, pin_memory, hang_seconds, as_stored)
         self._source = source
         self._clips = clips
         self._frame_memory = BufferPool()
@@ -152,38 +153,60 @@ class TestLoader(Loader):
 
 
 class _TestVideo:
-    """The frames of some temporal positions of one video, RGB at test scale, each stored once."""
+    """The frames of some temporal positions of one video, RGB at test scale, each stored once for each size.
+
+    All frames of a clip have the size of its first one in the order of the video; whole frames (no crop), that of the
+    video's first. Only in a video whose size changes do the sizes of clips differ.
+    """
 
     def __init__(self, clips, temporal_indices, memory):
         self._clips = clips
         self._temporal_indices = temporal_indices
         self._memory = memory
-        self._frames = None
+        self._wanted = {}  # {temporal index: frame indices of its clip}
+        self._sizes = {}  # {temporal index: size of its clip}
+        self._frames = {}  # {(frame index, size): frame}
+        self._stored = None  # memory for the frames of the first size, in the order of the video
 
     def indices(self, num_frames):
         """The distinct frame indices of all positions, in order."""
-        self._num_frames = num_frames
-        self._indices = np.unique([self._clip_indices(temporal) for temporal in self._temporal_indices])
+        self._wanted = {int(temporal): self._clip_indices(temporal, num_frames) for temporal in self._temporal_indices}
+        self._indices = np.unique(np.concatenate(list(self._wanted.values())))
+        self._users = {int(index): [] for index in self._indices}
+        for temporal, wanted in self._wanted.items():
+            for index in set(wanted.tolist()):
+                self._users[index].append(temporal)
+        self._sizes, self._frames = {}, {}  # if F turns out to be another number, this is called again
         return self._indices
 
     def keep(self, places, frame):
         """Keep a frame; see sample_frames."""
-        size = transforms.scaled_size(*frame.shape[:2], self._clips.scale)
-        if self._frames is None:
-            # If F turns out to be another number, more frames may be wanted than are now.
-            most = len(self._temporal_indices) * self._clips.length
-            self._frames = self._memory.tensor((most, *size, 3)).numpy()
         (place,) = places
-        transforms.resize(frame, size, out=self._frames[place])
+        index = int(self._indices[place])
+        own = transforms.scaled_size(*frame.shape[:2], self._clips.scale)
+        if self._clips.crop is None and self._sizes:
+            own = next(iter(self._sizes.values()))
+        for temporal in self._users[index]:
+            size = self._sizes.setdefault(temporal, own)
+            if (index, size) not in self._frames:
+                self._frames[index, size] = transforms.resize(frame, size, out=self._place(place, size))
 
     def clip(self, temporal_index):
         """The frames of a clip, each H x W x 3."""
-        return [self._frames[i] for i in np.searchsorted(self._indices, self._clip_indices(temporal_index))]
+        size = self._sizes[int(temporal_index)]
+        return [self._frames[index, size] for index in self._wanted[int(temporal_index)].tolist()]
 
-    def _clip_indices(self, temporal_index):
+    def _place(self, place, size):
+        if self._stored is None:
+            # If F turns out to be another number, more frames may be wanted than are now.
+            most = len(self._temporal_indices) * self._clips.length
+            self._stored = self._memory.tensor((most, *size, 3)).numpy()
+        return self._stored[place] if self._stored.shape[1:3] == size else np.empty((*size, 3), np.uint8)
+
+    def _clip_indices(self, temporal_index, num_frames):
         clips = self._clips
-        start = transforms.uniform_start(self._num_frames, clips.temporal_positions, temporal_index)
-        return transforms.clip_indices(start, clips.length, clips.rate, self._num_frames)
+        start = transforms.uniform_start(num_frames, clips.temporal_positions, temporal_index)
+        return transforms.clip_indices(start, clips.length, clips.rate, num_frames)
 
 
 def _runs_of_one_video(path_ids, batches):

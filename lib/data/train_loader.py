@@ -60,7 +60,7 @@ class TrainLoader(Loader):
         purpose: 'train' or 'val', so that the two draw differently.
         num_classes: labels must be in 0..num_classes - 1.
         first_record: number of the first record to hand out.
-        workers, bad_videos, facts, pin_memory, hang_seconds: see Loader.
+        workers, bad_videos, facts, pin_memory, hang_seconds, as_stored: see Loader.
 
     Raises:
         UserError: by next(), in the order of the records: a label out of range, a bad record, too many bad videos, or
@@ -85,10 +85,11 @@ class TrainLoader(Loader):
         facts: VideoFactsCache | None = None,
         pin_memory: bool = False,
         hang_seconds: float = 0,
+        as_stored: bool = False,
     ):
         if batch_size % replicas:
             raise ValueError(f"a batch of {batch_size} does not divide into {replicas} replicas")
-        super().__init__(workers, bad_videos, facts, pin_memory, hang_seconds)
+        super().__init__(workers, bad_videos, facts, pin_memory, hang_seconds, as_stored, learn=True)
         self._source = source
         self._clips = clips
         self._batch_size = batch_size
@@ -155,13 +156,17 @@ class TrainLoader(Loader):
 
     def _decode(self, path: str, draws: transforms.TrainDraws, clip: np.ndarray) -> None:
         clips = self._clips
+        size: tuple[int, int] | None = None  # of the scaled frames: one for the whole clip, as its first frame has it
 
         def indices_of(num_frames):
+            nonlocal size
+            size = None
             start = transforms.train_start(draws.start, num_frames, clips.length, clips.rate)
             return transforms.clip_indices(start, clips.length, clips.rate, num_frames)
 
         def keep(places, frame):
-            size = transforms.scaled_size(*frame.shape[:2], draws.scale)
+            nonlocal size
+            size = size or transforms.scaled_size(*frame.shape[:2], draws.scale)
             row, column = transforms.drawn_offsets(draws, *size, clips.crop)
             square = transforms.cut(transforms.resize(frame, size), row, column, clips.crop, draws.mirror)
             for place in places:

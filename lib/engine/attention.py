@@ -142,7 +142,7 @@ def read_clips(cfg: AttrDict, replicas: Replicas, protocol: TestProtocol, video:
     """
     count, facts = protocol.clips, VideoFactsCache()
     try:
-        frames = sample_frames(open_video(video), lambda _: (), lambda *_: None, facts).count
+        frames = sample_frames(open_video(video, cfg.DATALOADER.AS_STORED), lambda _: (), lambda *_: None, facts).count
     except BadVideo as error:
         raise UserError(str(error)) from error
     source = expand_test_videos([video], protocol.multi_crop, count)

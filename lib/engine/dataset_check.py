@@ -73,7 +73,7 @@ def test_plans(cfg: AttrDict, findings: Findings, wanted: bool) -> dict[str, Tes
 def limits_of(cfg: AttrDict) -> Limits:
     """The options that videos and lists are checked against."""
     clip_frames = cfg.TRAIN.VIDEO_LENGTH * cfg.TRAIN.SAMPLE_RATE
-    return Limits(clip_frames, cfg.DATALOADER.MAX_BAD_IMAGES, cfg.FILENAME_GT)
+    return Limits(clip_frames, cfg.DATALOADER.MAX_BAD_IMAGES, cfg.FILENAME_GT, cfg.DATALOADER.AS_STORED)
 
 
 def facts_file(cfg: AttrDict) -> Path:

@@ -22,6 +22,7 @@ def identity(cfg, protocol, source) -> dict[str, str]:
     options = {name: cfg[name] for name in ("MODEL", "NONLOCAL", "RESNETS")}
     options["TRAIN"] = [protocol.frames, protocol.stride, protocol.crop]
     options["TEST"] = [protocol.scale, cfg.TEST.OUTPUT_NAME, protocol.multi_crop, protocol.views]
+    options["DATALOADER"] = [cfg.DATALOADER.AS_STORED]
     options["clips per pass"] = clips_per_pass(cfg)
     positions = [source.path_ids, source.video_indices, source.temporal_indices]
     if source.spatial_indices is not None:

@@ -15,16 +15,18 @@ class BadVideo(Exception):
     Attributes:
         name: the video's name (str), usually its path.
         reason: what is wrong with it (str), one line.
+        lasting: whether that follows from the video, and not from the state of the machine (disk, memory).
     """
 
-    def __init__(self, name: str, reason: str):
+    def __init__(self, name: str, reason: str, lasting: bool = True):
         super().__init__(f"{name}: {reason}")
         self.name = name
         self.reason = reason
+        self.lasting = lasting
 
 
 class BadVideos:
-    """The bad and the damaged videos of a run, each logged once. Loaders and threads may share one.
+    """The bad, damaged and unusual videos of a run, each logged once. Loaders and threads may share one.
 
     Args:
         max_bad: more distinct bad videos than this raise a UserError that lists them; None: no limit.
@@ -34,6 +36,7 @@ class BadVideos:
         self._max_bad = max_bad
         self._bad: dict[str, str] = {}
         self._damaged: dict[str, str] = {}
+        self._remarks: set[tuple[str, str]] = set()
         self._lock = threading.Lock()
 
     @property
@@ -73,3 +76,10 @@ class BadVideos:
             if name not in self._damaged:
                 logger.warning("Damaged video %r: %s", name, damage)
                 self._damaged[name] = damage
+
+    def add_remark(self, name: str, kind: str, remark: str) -> None:
+        """Note what is unusual about a sound video; kind is one of survey.py."""
+        with self._lock:
+            if (name, kind) not in self._remarks:
+                logger.warning("Unusual video %r: %s", name, remark)
+                self._remarks.add((name, kind))

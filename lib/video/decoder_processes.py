@@ -4,7 +4,7 @@
         for path, outcome in decoders.decode(paths):
             ...
 
-A worker is a keeper, a small process that has OpenCV imported, and the decoding process that it forks. They share one
+A worker is a keeper, a small process that has PyAV imported, and the decoding process that it forks. They share one
 end of a socket. A decoding process takes video after video as long as the videos are sound; after one that is not, it
 decodes no other: whatever a bad file has done to its memory is gone with it. If it dies, the keeper answers for the
 video that killed it, and forks the next.
@@ -14,7 +14,6 @@ a small video.
 """
 
 import contextlib
-import ctypes
 import gc
 import json
 import os
@@ -26,15 +25,14 @@ import subprocess
 import sys
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Self
 
-import cv2
-
 from video.bad_videos import BadVideo
 from video.sampling import open_video
+from video.video_facts import VideoFacts
 
 _LIB = str(Path(__file__).resolve().parents[1])
 _PROGRAM = """
@@ -44,11 +42,10 @@ from video.decoder_processes import keep
 keep(sys.argv[2:])
 """
 
-_WARNINGS = "32"  # FFmpeg's AV_LOG_WARNING
-
 _AHEAD = 8  # videos queued for a worker, so that it need not wait for us between two
 _MESSAGE = 1 << 16  # bytes; longer than any path or answer
 _REASON = 2000  # characters
+_LEARNING = 2.5  # learning which packets may be left out takes at most twice as long as decoding
 
 # Exit status of a decoding process: nothing is left to do; another one is to continue.
 _DONE, _NEXT = 0, 10
@@ -61,13 +58,11 @@ _CRASHES = {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal
 class Outcome:
     """The result of decoding a video to its end.
 
-    count, damage and skips are those of video_facts.VideoFacts. lasting: whether they follow from the file alone, and
-    not from the state of the machine (time, memory).
+    facts: VideoFacts; count 0 for a bad video. lasting: whether they follow from the file alone, and not from the state
+    of the machine (time, memory).
     """
 
-    count: int
-    damage: str | None
-    skips: bool | None = None
+    facts: VideoFacts
     lasting: bool = True
 
 
@@ -76,21 +71,21 @@ class DecoderProcesses:
 
     Args:
         workers: their number.
-        time_limit: seconds that a video may take.
-        try_skipping: whether to find out, too, of which videos packets may be left out (skip_check.py).
+        time_limit: seconds that a video may take to be decoded, and again to learn of it whether packets may be left
+            out (skip_check.py); if that fails, the video is none the worse.
+        as_stored: see sampling.open_video.
     """
 
-    def __init__(self, workers: int, time_limit: float, try_skipping: bool = False):
+    def __init__(self, workers: int, time_limit: float, as_stored: bool = False):
         self._time_limit = time_limit
         pairs = [socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(workers)]
         self._sockets = [ours for ours, _ in pairs]
         theirs = [str(their.fileno()) for _, their in pairs]
         # In a new session, which a Ctrl-C at the terminal does not reach, and which can be killed as a whole.
         self._keepers = subprocess.Popen(
-            [sys.executable, "-c", _PROGRAM, _LIB, str(time_limit), str(int(try_skipping)), *theirs],
+            [sys.executable, "-c", _PROGRAM, _LIB, str(time_limit), str(int(as_stored)), *theirs],
             pass_fds=[int(number) for number in theirs], stdin=subprocess.DEVNULL, start_new_session=True,
-            env=os.environ | {"OPENBLAS_NUM_THREADS": "1"}  # a process that forks should have no threads
-            | ({"OPENCV_FFMPEG_LOGLEVEL": _WARNINGS} if try_skipping else {}),
+            env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},  # a process that forks should have no threads
         )  # fmt: skip
         for _, their in pairs:
             their.close()
@@ -113,6 +108,7 @@ class DecoderProcesses:
         """Yield (path, Outcome) of every path, in order of completion. Raises RuntimeError for a bug."""
         tasks = enumerate(paths)
         given: dict[socket.socket, deque[tuple[int, str]]] = {ours: deque() for ours in self._sockets}
+        examined: dict[socket.socket, VideoFacts] = {}
         with selectors.DefaultSelector() as selector:
             for ours in self._sockets:
                 self._give(ours, given[ours], tasks)
@@ -122,8 +118,13 @@ class DecoderProcesses:
                     ours = key.data
                     for number, *answer in _messages(ours):
                         # If a process was killed just after it had answered, its keeper has answered as well.
-                        if given[ours] and given[ours][0][0] == number:
-                            yield given[ours].popleft()[1], self._outcome(*answer)
+                        if not given[ours] or given[ours][0][0] != number:
+                            continue
+                        kind, value = answer
+                        if kind == "decoded":
+                            examined[ours] = VideoFacts(*value)
+                            continue
+                        yield given[ours].popleft()[1], self._outcome(examined.pop(ours, None), kind, value)
                     self._give(ours, given[ours], tasks)
 
     def _give(self, ours, given, tasks):
@@ -131,15 +132,23 @@ class DecoderProcesses:
             given.append((number, path))
             ours.send(b"%d " % number + os.fsencode(path))
 
-    def _outcome(self, kind, *values):
-        if kind == "decoded":
-            return Outcome(*values)
-        number = signal.Signals(values[0])
+    def _outcome(self, facts, kind, value):
+        """The last answer about a video; facts were known before, or are None."""
+        if kind == "learnt":
+            return Outcome(VideoFacts(*value))
+        if kind == "failed":
+            reason, lasting = value
+            return Outcome(VideoFacts(0, reason), lasting)
+        number = signal.Signals(value)
+        crash = number in _CRASHES
+        if facts is not None:
+            return Outcome(replace(facts, skips=False) if crash else facts)
         if number == signal.SIGALRM:
-            return Outcome(0, f"is not decoded after {self._time_limit:g} seconds", lasting=False)
-        if number in _CRASHES:
-            return Outcome(0, f"crashes the decoder ({number.name})")
-        return Outcome(0, f"was being decoded when the process was ended by {number.name}", lasting=False)
+            return Outcome(VideoFacts(0, f"is not decoded after {self._time_limit:g} seconds"), lasting=False)
+        if crash:
+            return Outcome(VideoFacts(0, f"crashes the decoder ({number.name})"))
+        reason = f"was being decoded when the process was ended by {number.name}"
+        return Outcome(VideoFacts(0, reason), lasting=False)
 
 
 def _messages(ours):
@@ -164,9 +173,9 @@ def _messages(ours):
 def keep(arguments: list[str]) -> None:
     """The program of the keepers, one for each socket.
 
-    arguments: seconds per video, whether to try skipping (0 or 1), the descriptors of the sockets.
+    arguments: seconds per video, as_stored (0 or 1), the descriptors of the sockets.
     """
-    time_limit, try_skipping, descriptors = float(arguments[0]), bool(int(arguments[1])), list(map(int, arguments[2:]))
+    time_limit, as_stored, descriptors = float(arguments[0]), bool(int(arguments[1])), list(map(int, arguments[2:]))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     gc.freeze()  # so that forked processes do not touch, and thereby copy, what exists now
     for descriptor in descriptors:
@@ -174,7 +183,7 @@ def keep(arguments: list[str]) -> None:
             for other in descriptors:
                 if other != descriptor:
                     os.close(other)
-            _keep(socket.socket(fileno=descriptor), time_limit, try_skipping)
+            _keep(socket.socket(fileno=descriptor), time_limit, as_stored)
             os._exit(0)
     for descriptor in descriptors:
         os.close(descriptor)
@@ -182,14 +191,14 @@ def keep(arguments: list[str]) -> None:
         os.wait()
 
 
-def _keep(theirs, time_limit, try_skipping):
+def _keep(theirs, time_limit, as_stored):
     """Let decoding processes answer until there are no more videos, and answer for those that died."""
     while True:
         pid = os.fork()
         if not pid:
             status = 1
             try:
-                status = _decode(theirs, time_limit, try_skipping)
+                status = _decode(theirs, time_limit, as_stored)
             except (BrokenPipeError, ConnectionResetError):  # nobody waits for answers any more
                 status = _DONE
             except BaseException:
@@ -207,60 +216,31 @@ def _keep(theirs, time_limit, try_skipping):
             return
 
 
-def _decode(theirs, time_limit, try_skipping):
+def _decode(theirs, time_limit, as_stored):
     """Decode and answer until a video is not sound. Returns an exit status.
 
-    A task stays on the socket until it is answered: the first one there is the one being decoded.
+    A task stays on the socket until its last answer: the first one there is the one being decoded.
     """
-    complaints = _Complaints() if try_skipping else None
     while task := theirs.recv(_MESSAGE, socket.MSG_PEEK):
         number, path = task.split(b" ", 1)
-        # The alarm has no handler: it ends the process, even inside the decoder.
+
+        def answer(kind, value, number=number):
+            # The alarm has no handler: it ends the process, even inside the decoder.
+            signal.setitimer(signal.ITIMER_REAL, _LEARNING * time_limit if kind == "decoded" else 0)
+            theirs.send(json.dumps([int(number), kind, value]).encode())
+
         signal.setitimer(signal.ITIMER_REAL, time_limit)
-        outcome = decode_video(os.fsdecode(path), complaints)
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        theirs.send(json.dumps([int(number), "decoded", *astuple(outcome)]).encode())
+        try:
+            facts = open_video(os.fsdecode(path), as_stored).learn(lambda facts: answer("decoded", astuple(facts)))
+            answer("learnt", astuple(facts))
+            sound = not facts.damage
+        except BadVideo as error:
+            answer("failed", [error.reason[:_REASON], error.lasting])
+            sound = False
+        except MemoryError:
+            answer("failed", ["the decoder runs out of memory", False])
+            sound = False
         theirs.recv(_MESSAGE)
-        if outcome.damage:
+        if not sound:
             return _NEXT
     return _DONE
-
-
-class _Complaints:
-    """FFmpeg's messages about the videos that this process decodes. OpenCV prints them to C's standard output."""
-
-    def __init__(self):
-        self._flush = ctypes.CDLL(None).fflush
-        descriptor = os.memfd_create("complaints")
-        os.dup2(descriptor, 1)
-        os.close(descriptor)
-
-    def come(self):
-        """Whether there were any since the last call."""
-        self._flush(None)
-        size = os.lseek(1, 0, os.SEEK_CUR)
-        os.ftruncate(1, 0)
-        os.lseek(1, 0, os.SEEK_SET)
-        return size > 0
-
-
-def decode_video(path: str, complaints: _Complaints | None = None) -> Outcome:
-    """The Outcome of decoding a video to its end, in this process.
-
-    With _Complaints, also finds out whether packets may be left out: never of a video that FFmpeg complains about, as
-    how it conceals damage depends on everything decoded before.
-    """
-    skips = None
-    if complaints is not None:
-        complaints.come()  # those left by the check of the previous video are not about this one
-    try:
-        video = open_video(path)
-        facts = video.examine()
-        if complaints is not None and not facts.damage:
-            skips = not complaints.come() and video.skipping_is_exact(facts.count)
-    except BadVideo as error:
-        return Outcome(0, error.reason[:_REASON])
-    except (cv2.error, MemoryError) as error:
-        text = " ".join(str(error).split()) or "out of memory"
-        return Outcome(0, f"the decoder gives up: {text}"[:_REASON], lasting=False)
-    return Outcome(facts.count, facts.damage, skips)

@@ -5,6 +5,7 @@ import os
 import re
 import zlib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -34,7 +35,7 @@ class FrameFolder:
     Raises BadVideo if the folder cannot be listed, has no numbered image, or two images of one number.
     """
 
-    def __init__(self, path: str, status: os.stat_result):
+    def __init__(self, path: str, status: os.stat_result, as_stored: bool = True):
         self.name = path
         try:
             images = dict(sorted(_images(path)))
@@ -48,8 +49,8 @@ class FrameFolder:
         self._gaps = _gaps(list(images))
         self._files = [name for name, _ in listed[:MAX_FRAMES]]
 
-    def sample(self, indices_of: IndicesOf, keep: Keep, cache: VideoFactsCache,
-               stopped: Callable[[], bool]) -> VideoFacts:
+    def sample(self, indices_of: IndicesOf, keep: Keep, cache: VideoFactsCache, stopped: Callable[[], bool],
+               learn: bool) -> VideoFacts:
         """Read the wanted images; see sampling.sample_frames."""
         places, size = places_of(indices_of(len(self._files))), None
         for index in sorted(places):
@@ -80,9 +81,11 @@ class FrameFolder:
         more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
         return VideoFacts(len(self._files), faults[0] + more if faults else None)
 
-    def skipping_is_exact(self, count: int) -> bool:
-        """False: every frame stands alone, and none is decoded that is not wanted."""
-        return False
+    def learn(self, examined: Callable[[VideoFacts], None]) -> VideoFacts:
+        """As examine(): every frame stands alone, and none is decoded that is not wanted."""
+        facts = self.examine()
+        examined(facts)
+        return replace(facts, skips=False)
 
     def _read(self, index: int) -> np.ndarray:
         """Image number index: H x W x 3 uint8, RGB. Raises BadVideo that names the file."""

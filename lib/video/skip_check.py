@@ -1,89 +1,71 @@
 """Whether a video's frames stay the same, to the byte, when packets that they do not need are left out."""
 
-import os
-import zlib
+from collections.abc import Callable, Iterator, Sequence
 
-import cv2
-
-from video import h264
-from video.bad_videos import BadVideo
-from video.capture import open_capture, retrieve
+from video import packets
+from video.container import Container
+from video.packets import CannotSkip, Packet
+from video.pixels import checksum
+from video.video import MAX_FRAMES
 
 # Every decoding thread holds the packets in memory.
-_MAX_BYTES = 64 << 20
+MAX_BYTES = 64 << 20
 
 # With less, reading the packets first would hardly pay.
-_MIN_DROPPABLE = 0.2
+_MIN_DROPPABLE = 0.1
 
 
-def skipping_is_exact(path: str, count: int) -> bool:
-    """Whether what h264.py leaves out of a video is not missed. Takes about as long as decoding it four times.
+def find_reorder_depth(
+    video: Container, times: Sequence[int | None], checksums: Sequence[int], stopped: Callable[[], None]
+) -> int | None:
+    """See whether packets may be left out of a video, in at most twice the time of decoding it.
 
-    Decoding everything shows which packet each frame belongs to, by its time. Then every frame is compared with it:
-    without any of the frames that no other needs, from every IDR frame on; with every second of them; and with jumps
-    from the middle of a run to the next IDR frame.
+    Every frame is compared with the one that decoding everything gave: from its keyframe on, without the packets of
+    the other frames that no frame needs, or every second of them.
 
     Args:
-        path: the video; decoding it showed no damage, not even damage that FFmpeg conceals.
-        count: F, the number of its frames that decode.
+        video: newly opened; decoding it showed no damage.
+        times, checksums: of its F frames, in the order of presentation, when everything was decoded.
+        stopped: called for every frame; may raise.
 
     Returns:
-        False also where it would save little. Raises BadVideo if the file cannot be opened.
+        The file's reorder depth (packets.reorder_depth) if packets may be left out; None otherwise, or where it would
+        save little. Raises BadVideo if the file cannot be read.
     """
-    if os.stat(path).st_size > _MAX_BYTES:
-        return False
     try:
-        packets = h264.read_packets(path)
-    except h264.NotSkippable:
-        return False
-    if len(packets) != count or not _worthwhile(packets):
-        return False
-    if any(place - packet.rank > h264.MAX_REORDER for place, packet in enumerate(packets)):
-        return False
-    expected = _checksums(path, packets)
-    return expected is not None and all(_agrees(path, packets, wanted, expected) for wanted in _selections(packets))
-
-
-def _worthwhile(packets):
-    droppable = sum(packet.droppable for packet in packets)
-    return droppable >= _MIN_DROPPABLE * len(packets) or sum(packet.idr for packet in packets) > 1
-
-
-def _selections(packets):
-    """Sets of ranks that together cover every way of leaving packets out."""
-    needed = {packet.rank for packet in packets if not packet.droppable}
-    droppable = [packet.rank for packet in packets if packet.droppable]
-    yield needed | set(droppable[::2])
-    yield needed | set(droppable[1::2])
-    runs = h264.runs(packets)
-    for run in runs:
-        yield {packet.rank for packet in run} & needed
-    yield {packet.rank for run in runs for packet in run[: (len(run) + 1) // 2]} & needed
-
-
-def _checksums(path, packets):
-    """Of all frames; None if one is missing, or has another time than the packet of its rank."""
-    checksums = []
-    capture = open_capture(path)
-    try:
-        for packet in sorted(packets, key=lambda packet: packet.rank):
-            if not capture.grab() or capture.get(cv2.CAP_PROP_PTS) != packet.time:
-                return None
-            checksums.append(zlib.crc32(retrieve(capture, path, packet.rank)))
-    except BadVideo:
+        listed = packets.read_packets(video)
+        shown = sorted(packet.time for packet in listed if packet.rank >= 0)
+        if shown[:MAX_FRAMES] != list(times) or not _worthwhile(listed):
+            return None
+        for wanted in _selections([packet for packet in listed if packet.rank < len(times)]):
+            for rank, frame in packets.decode_needed(video, listed, wanted):
+                stopped()
+                if checksum(frame) != checksums[rank]:
+                    return None
+    except CannotSkip:
         return None
-    finally:
-        capture.release()
-    return checksums
+    return packets.reorder_depth(listed)
 
 
-def _agrees(path, packets, wanted, expected):
-    needed = h264.needed_packets(packets, wanted)
-    try:
-        with h264.opened_needed(packets, needed) as capture:
-            return all(
-                rank not in wanted or zlib.crc32(retrieve(capture, path, rank)) == expected[rank]
-                for rank in h264.grabbed(capture, needed)
-            )
-    except (BadVideo, h264.NotSkippable):
-        return False
+def _worthwhile(listed):
+    return sum(packet.droppable for packet in listed) >= _MIN_DROPPABLE * len(listed) or sum(
+        packet.key for packet in listed) > 1
+
+
+def _selections(listed: list[Packet]) -> Iterator[set[int]]:
+    """Sets of ranks that together hold every frame, and make decoding start at every keyframe.
+
+    The frames of every second run from keyframe to keyframe, then those of the others, both without every second one of
+    the droppable frames; then these, and the frames that need a run before their own.
+    """
+    runs: tuple[set[int], set[int]] = set(), set()
+    rest: set[int] = set()
+    droppable, number, key = 0, -1, -1
+    for place, packet in enumerate(listed):
+        if packet.key:
+            number, key = number + 1, place
+        droppable += packet.droppable
+        if packet.rank >= 0:
+            later = packet.start < key or packet.droppable and droppable % 2
+            (rest if later else runs[number % 2]).add(packet.rank)
+    return filter(None, (*runs, rest))

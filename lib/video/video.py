@@ -28,15 +28,15 @@ class Video(Protocol):
     name: str
     fingerprint: Fingerprint
 
-    def sample(self, indices_of: IndicesOf, keep: Keep, cache: VideoFactsCache,
-               stopped: Callable[[], bool]) -> VideoFacts:
+    def sample(self, indices_of: IndicesOf, keep: Keep, cache: VideoFactsCache, stopped: Callable[[], bool],
+               learn: bool) -> VideoFacts:
         """Decode the wanted frames; see sampling.sample_frames."""
 
     def examine(self) -> VideoFacts:
-        """Decode everything, to find what is damaged. Raises BadVideo if there is no frame."""
+        """Decode everything, to find what is damaged or unusual. Raises BadVideo if there is no frame."""
 
-    def skipping_is_exact(self, count: int) -> bool:
-        """Whether decoding less than everything gives the same frames (skip_check.py); count is F."""
+    def learn(self, examined: Callable[[VideoFacts], None]) -> VideoFacts:
+        """As examine(); call examined with that; then add whether less may be decoded for a frame (skip_check.py)."""
 
 
 def places_of(indices: Sequence[int] | np.ndarray) -> dict[int, list[int]]:

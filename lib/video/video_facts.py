@@ -5,11 +5,12 @@ import logging
 import os
 import stat
 import zlib
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, field
 from threading import Lock
 from typing import NamedTuple
 
-from video.capture import DECODER
+from video.container import DECODER
+from video.pixels import Turn
 
 logger = logging.getLogger(__name__)
 
@@ -17,11 +18,13 @@ logger = logging.getLogger(__name__)
 class Fingerprint(NamedTuple):
     """Identifies the content of a video: if the content changes, so does this.
 
-    content: size of a file in bytes, or a checksum. modified: time of the last change in nanoseconds.
+    content: size of a file in bytes, or a checksum. modified: time of the last change in nanoseconds. as_stored: see
+    sampling.open_video; with several streams, another one may be read.
     """
 
     content: int
     modified: int
+    as_stored: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +36,27 @@ class VideoFacts:
         damage: what is damaged (None: nothing found), or the reason for a bad video. The loaders do not cache bad
             videos, only the data check does: it can identify a video that crashes the decoder.
         skips: whether packets may be left out (skip_check.py); None: not tried.
+        reorder: if so, how many packets must follow a frame's to know its place (packets.reorder_depth).
+        turn: how frames are turned and mirrored (pixels.Turn), if they are not wanted as stored.
+        remarks: {kind: what is unusual about a sound video}; kinds are those of survey.py.
     """
 
     count: int
     damage: str | None
     skips: bool | None = None
+    reorder: int = 0
+    turn: Turn = None
+    remarks: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self):
+        if isinstance(self.turn, list):  # from JSON
+            object.__setattr__(self, "turn", tuple(self.turn))
+        expected = (int, str | None, bool | None, int, tuple | None, dict)
+        for value, kind in zip(astuple(self), expected, strict=True):
+            if not isinstance(value, kind):
+                raise TypeError(f"expected {kind}, got {value!r}")
+        if self.turn is not None and len(self.turn) != 4:
+            raise ValueError(f"expected four numbers, got {self.turn}")
 
 
 class VideoFactsCache:
@@ -80,13 +99,13 @@ class VideoFactsCache:
         with open(self._open(os.O_RDONLY), "rb") as lines:
             for line in lines:
                 if (entry := _decode(line)) is not None:
-                    name, content, modified, *facts = entry
-                    self._facts[name] = Fingerprint(content, modified), VideoFacts(*facts)
+                    name, fingerprint, facts = entry
+                    self._facts[name] = fingerprint, facts
 
     def _append(self, name, fingerprint, facts):
         descriptor = self._open(os.O_WRONLY | os.O_APPEND)
         try:
-            os.write(descriptor, _encode(name, *fingerprint, *astuple(facts)))
+            os.write(descriptor, _encode(name, fingerprint, facts))
         finally:
             os.close(descriptor)
 
@@ -99,16 +118,21 @@ class VideoFactsCache:
         return descriptor
 
 
-def _encode(*entry):
+def _encode(name, fingerprint, facts):
     """A line, with its newline in front: a line that a killed process left unfinished spoils no other."""
-    content = json.dumps([DECODER, *entry]).encode()
+    content = json.dumps([DECODER, name, fingerprint, astuple(facts)]).encode()
     return b"\n%08x %s" % (zlib.crc32(content), content)
 
 
 def _decode(line):
-    """[name, content, modified, count, damage, skips], or None if the line is not such an entry."""
+    """(name, Fingerprint, VideoFacts), or None if the line is not such an entry of this decoder."""
     checksum, _, content = line.rstrip(b"\n").partition(b" ")
     if not content or checksum != b"%08x" % zlib.crc32(content):
         return None
-    decoder, *entry = json.loads(content)
-    return entry if decoder == DECODER else None
+    try:
+        decoder, name, fingerprint, facts = json.loads(content)
+        if decoder != DECODER or not isinstance(name, str):
+            return None
+        return name, Fingerprint(*fingerprint), VideoFacts(*facts)
+    except (TypeError, ValueError):  # a line of another version, of another shape
+        return None

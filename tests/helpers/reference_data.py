@@ -48,7 +48,8 @@ END_TO_END = ["MODEL.NUM_CLASSES", "10", "MODEL.VIDEO_ARC_CHOICE", "2", "RESNETS
 def check_clips(path, _):
     """Test clips of the videos in videos/, next to the references' folder."""
     expected, videos = json.loads(path.read_text()), path.parent.parent / "videos"
-    counts = {name: count_frames(str(videos / name)) for name in sorted({clip["video"] for clip in expected})}
+    names = sorted({clip["video"] for clip in expected})
+    counts = {name: count_frames(str(videos / name), as_stored=True) for name in names}
     wrong = sum(_geometry(clip, counts[clip["video"]]) != _geometry_of(clip) for clip in expected)
     yield f"clips of {len(expected)} with other frames or pixels", wrong, 0
     errors = [error for kind in sorted({(clip["length"], clip["rate"]) for clip in expected})
@@ -80,7 +81,8 @@ def _clip_errors(expected, folder, names, length, rate):
         source = open_test_source(scratch, "test", use_multi_crop=2, num_temporal=10)
         batches = [part for video in group_by_video(source.path_ids, sorted(clips))
                    for part in np.split(video, range(4, len(video), 4))]
-        with TestLoader(source, TestClips(length, rate, 256, 256, 10), batches, 2, BadVideos()) as loader:
+        with TestLoader(source, TestClips(length, rate, 256, 256, 10), batches, 2, BadVideos(),
+                        as_stored=True) as loader:
             for batch, ordinals in loader:
                 for values, ordinal in zip(transforms.normalize(batch, 114.75, 57.375), ordinals, strict=True):
                     clip = clips[ordinal]

@@ -6,6 +6,7 @@ from pathlib import Path
 import cv2
 import lmdb
 import numpy as np
+from plain_decoder import all_frames
 
 
 def write_video(path, frames, fps=25, fourcc="mp4v"):
@@ -38,16 +39,8 @@ def digest(frame):
 
 
 def every_frame(path):
-    """Digests of all frames of a video (RGB), each decoded and converted in turn."""
-    capture = cv2.VideoCapture(path, cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
-    capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 0)
-    digests, failures = [], 0
-    while failures < 500:
-        read, frame = capture.read()
-        failures = 0 if read else failures + 1
-        if read:
-            digests.append(digest(frame[..., ::-1]))
-    return digests
+    """Digests of all frames of a video as they are stored (RGB), each decoded and converted in turn."""
+    return [digest(frame) for frame in all_frames(path)]
 
 
 def write_frames(folder, frames, name="{:06d}.png", first=1):

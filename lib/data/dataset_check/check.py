@@ -16,8 +16,6 @@ from utils.errors import UserError
 from utils.files import atomic_write
 from video.video_facts import VideoFacts, VideoFactsCache
 
-_SKIP_CHECK = 20  # trying to skip takes at most this many times as long as decoding (mostly about 4 times)
-
 
 @dataclass(frozen=True)
 class Decoding:
@@ -26,7 +24,6 @@ class Decoding:
     facts_file: str | os.PathLike
     workers: int
     time_limit: float
-    try_skipping: bool = False
 
 
 @dataclass(frozen=True)
@@ -37,11 +34,13 @@ class Limits:
         clip_frames: frames that a clip spans.
         max_bad: DATALOADER.MAX_BAD_IMAGES.
         ground_truth: FILENAME_GT.
+        as_stored: DATALOADER.AS_STORED.
     """
 
     clip_frames: int | None = None
     max_bad: int | None = None
     ground_truth: str | None = None
+    as_stored: bool = False
 
 
 def check_splits(
@@ -49,15 +48,17 @@ def check_splits(
     limits: Limits,
     decoding: Decoding | None,
     findings: Findings,
+    remarks: Findings,
     clean_list: str | os.PathLike | None = None,
 ) -> dict[str, Any]:
-    """Check splits; what is wrong goes into findings.
+    """Check splits; what is wrong goes into findings, what is only unusual into remarks.
 
     Args:
         splits: what to check.
         limits: what to check it against.
         decoding: how to decode the videos; None: do not.
-        findings: where faults go.
+        findings: where faults go; of KINDS.
+        remarks: where what is unusual about sound videos goes; of REMARKS.
         clean_list: file to write the records without a finding to; needs a single split, with training records.
 
     Returns:
@@ -72,14 +73,13 @@ def check_splits(
         for path, place in scan.videos.items():
             videos.setdefault(path, split.place_name(place))
 
-    fingerprints = check_files(videos, findings)
+    fingerprints = check_files(videos, findings, limits.as_stored)
     facts: dict[str, VideoFacts] = {}
     decoded = 0
     if fingerprints and decoding:
-        time_limit = decoding.time_limit * (1 + _SKIP_CHECK if decoding.try_skipping else 1)
-        facts, decoded = decode_new(fingerprints, VideoFactsCache(decoding.facts_file), decoding.workers, time_limit,
-                                    decoding.try_skipping)
-    check_videos(videos, facts, limits.clip_frames, findings)
+        facts, decoded = decode_new(fingerprints, VideoFactsCache(decoding.facts_file), decoding.workers,
+                                    decoding.time_limit, limits.as_stored)
+    check_videos(videos, facts, limits.clip_frames, findings, remarks)
     unreadable = {path for path in videos if path not in fingerprints or path in facts and not facts[path].count}
 
     for split, scan in zip(splits, scans, strict=True):

@@ -17,12 +17,15 @@ from video.video_facts import Fingerprint, VideoFacts, VideoFactsCache
 _THREADS = 16  # a network file system answers many requests at once
 
 
-def check_files(videos: Mapping[str, str], findings: Findings) -> dict[str, Fingerprint]:
-    """{path: Fingerprint} of the videos that can be opened. videos: path -> name of the place it came from."""
+def check_files(videos: Mapping[str, str], findings: Findings, as_stored: bool) -> dict[str, Fingerprint]:
+    """{path: Fingerprint} of the videos that can be opened.
+
+    videos: path -> name of the place it came from. as_stored: see sampling.open_video.
+    """
 
     def fingerprint_or_reason(path):
         try:
-            return open_video(path).fingerprint
+            return open_video(path, as_stored).fingerprint
         except BadVideo as error:
             return error.reason
 
@@ -44,7 +47,7 @@ def decode_new(
     cache: VideoFactsCache,
     workers: int,
     time_limit: float,
-    try_skipping: bool = False,
+    as_stored: bool,
 ) -> tuple[dict[str, VideoFacts], int]:
     """Decode the videos of which the cache does not know enough.
 
@@ -53,28 +56,32 @@ def decode_new(
     Args:
         fingerprints: from check_files.
         cache: what is known.
-        workers, time_limit, try_skipping: see DecoderProcesses. With try_skipping, a sound video is also decoded if it
-            is unknown whether packets may be left out.
+        workers, time_limit, as_stored: see DecoderProcesses. A sound video is also decoded if it is unknown whether
+            packets may be left out.
 
     Returns:
         {path: VideoFacts} of all videos, and the number of those decoded.
     """
     known = {path: cache.get(path, fingerprint) for path, fingerprint in fingerprints.items()}
     facts = {path: what for path, what in known.items()
-             if what is not None and (not try_skipping or what.skips is not None or what.damage)}
+             if what is not None and (what.skips is not None or what.damage)}
     new = [path for path in fingerprints if path not in facts]
     if not new:
         return facts, 0
-    with DecoderProcesses(workers, time_limit, try_skipping) as decoders:
+    with DecoderProcesses(workers, time_limit, as_stored) as decoders:
         for path, outcome in tqdm(decoders.decode(new), "videos", len(new), unit="", smoothing=0.05):
-            facts[path] = VideoFacts(outcome.count, outcome.damage, outcome.skips)
+            facts[path] = outcome.facts
             if outcome.lasting:
                 cache.put(path, fingerprints[path], facts[path])
     return {path: facts[path] for path in fingerprints}, len(new)
 
 
 def check_videos(
-    videos: Mapping[str, str], facts: Mapping[str, VideoFacts], clip_frames: int | None, findings: Findings
+    videos: Mapping[str, str],
+    facts: Mapping[str, VideoFacts],
+    clip_frames: int | None,
+    findings: Findings,
+    remarks: Findings,
 ) -> None:
     """What decoding has revealed. clip_frames: frames that a clip spans, or None. videos: see check_files."""
     for path, what in facts.items():
@@ -83,6 +90,8 @@ def check_videos(
             findings.add(kind, path, f"{what.damage} ({videos[path]})")
         if clip_frames and 0 < what.count < clip_frames:
             findings.add("short", path, f"{what.count} frames, a clip spans {clip_frames} ({videos[path]})")
+        for kind, remark in what.remarks.items():
+            remarks.add(kind, path, remark)
 
 
 def flawed(facts: Mapping[str, VideoFacts], clip_frames: int | None) -> set[str]:
