@@ -41,18 +41,20 @@ def _sizes(kind, codec, suffix, step, rng, folder):
 
 def _decoded(tracks):
     """Unusual.frames of stretches as FFmpeg's decoders show them."""
-    frames = []
+    frames, first, as_first = [], tracks[0], True
     for made, following in zip(tracks, [*tracks[1:], None], strict=True):
         each = frames_of(made)
-        height, width, pix_fmt = each[0]
-        if made.codec == "libx264" and _blocks(made) == _blocks(tracks[0]):
-            # The crop of the container counts where the number of macroblocks is the container's.
-            each = [(tracks[0].height, tracks[0].width, pix_fmt)] * len(each)
-        if made.codec in ("mpeg1video", "mpeg2video") and following and (following.height, following.width) != (
-                height, width):
-            del each[-1]  # is lost: the decoder starts anew with the last frame still to show
+        as_first = as_first and made.codec == "libx264" and _blocks(made) == _blocks(first)
+        if as_first:  # the container's crop counts until the number of macroblocks is another
+            each = [(first.height, first.width, pix_fmt) for _, _, pix_fmt in each]
+        if made.codec in ("mpeg1video", "mpeg2video") and following and _size(following) != _size(made):
+            del each[-1]  # is lost: the decoder starts anew, with the last frame still to show
         frames += each
     return frames
+
+
+def _size(made):
+    return made.height, made.width
 
 
 def _blocks(made):
