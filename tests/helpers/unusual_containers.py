@@ -44,8 +44,8 @@ def _decoded(tracks):
     frames, first, as_first = [], tracks[0], True
     for made, following in zip(tracks, [*tracks[1:], None], strict=True):
         each = frames_of(made)
-        as_first = as_first and made.codec == "libx264" and _blocks(made) == _blocks(first)
-        if as_first:  # the container's crop counts until the number of macroblocks is another
+        as_first = as_first and made.codec == "libx264" and _cropped_as(first, made)
+        if as_first:
             each = [(first.height, first.width, pix_fmt) for _, _, pix_fmt in each]
         if made.codec in ("mpeg1video", "mpeg2video") and following and _size(following) != _size(made):
             del each[-1]  # is lost: the decoder starts anew, with the last frame still to show
@@ -57,8 +57,10 @@ def _size(made):
     return made.height, made.width
 
 
-def _blocks(made):
-    return (made.height + 15) // 16, (made.width + 15) // 16
+def _cropped_as(first, made):
+    """Whether FFmpeg's decoder of H.264 shows frames at the container's size, as macroblocks leave room for both."""
+    pairs = list(zip(_size(first), _size(made), strict=True))
+    return all((a + 15) // 16 == (b + 15) // 16 and a <= b for a, b in pairs)
 
 
 def _next_size(rng, height, width, step):

@@ -43,6 +43,6 @@ def _text(kind, text, rng, folder):
     return Unusual(path, kind, [])
 
 
-KINDS = {f"thin-{codec}": partial(_thin, f"thin-{codec}", codec, suffix)
-         for codec, suffix in (("mjpeg", ".avi"), ("png", ".mov"), ("ffv1", ".mkv"), ("mpeg4", ".avi"))}
+KINDS = {f"thin-{codec}": partial(_thin, f"thin-{codec.removeprefix('lib')}", codec, suffix)
+         for codec, suffix in (("mjpeg", ".avi"), ("png", ".mov"), ("libx264", ".mkv"), ("mpeg4", ".avi"))}
 KINDS |= {f"text-{name}": partial(_text, f"text-{name}", text) for name, text in _TEXTS.items()}
