@@ -6,6 +6,8 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+import av.subtitles.codeccontext  # noqa: F401: PyAV imports them where a file has subtitles, and there nothing may be
+import av.subtitles.stream  # noqa: F401
 import cv2
 import numpy as np
 from fuzzing import Area, Wrong, mutate_bytes

@@ -13,7 +13,7 @@ from av import AudioFrame, CodecContext, Packet, VideoFrame
 class Track:
     """A video stream to be muxed.
 
-    packets: in coding order; their times count frames.
+    packets: in coding order; their presentation times count frames.
     times: the time of each frame in units of time_base, if it is not its number.
     settings: attributes of the PyAV stream, such as disposition.
     rotation: None, or (degrees counter-clockwise, mirrored left-right, upside down) for the display matrix.
@@ -59,6 +59,18 @@ def join(tracks):
         packets += track.packets
     first = tracks[0]
     return Track(first.codec, packets, first.height, first.width, first.pix_fmt, first.options)
+
+
+def annex_b_units(data):
+    """The NAL units of H.264 or HEVC that stand between start codes."""
+    return [unit.rstrip(b"\0") for unit in data.split(b"\0\0\1")[1:]]
+
+
+def with_data(packet, data):
+    """A packet of other bytes, with this one's times."""
+    changed = Packet(data)
+    changed.pts, changed.dts, changed.is_keyframe = packet.pts, packet.dts, packet.is_keyframe
+    return changed
 
 
 def write_elementary(path, track):

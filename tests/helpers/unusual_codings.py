@@ -76,7 +76,7 @@ for _name, _choices in {
     "temporal": _parameters("temporal-layers=3:bframes=3:b-adapt=0"),
     "blocks": _parameters("wpp=1", "ctu=16:min-cu-size=8", "rect=1:amp=1"),
     "lossless": _parameters("lossless=1"),
-    "keyframes": _parameters("keyint=1", "keyint=2", "keyint=250", "ref=4:bframes=8:b-adapt=0"),
+    "keyframes": _parameters("keyint=1", "keyint=2", "keyint=250", "bframes=8:b-adapt=0"),
 }.items():
     _add(f"hevc-{_name}", "libx265", _HEVC_IN, _choices, frames=(5, 50))
 for _pix_fmt in ("yuv422p", "yuv444p", "yuv420p10le", "yuv422p12le", "yuv444p10le", "yuvj420p", "gray", "gbrp"):
@@ -111,21 +111,22 @@ _add("mjpeg-odd", "mjpeg", [".avi", ".mkv", ".mov", ".mjpeg"],
      [{"pix_fmt": f"yuvj{kind}p"} for kind in (420, 422, 444)], step=1)
 for _pix_fmt in ("gray", "yuv420p", "yuv422p", "yuv444p", "yuv410p", "yuv411p", "yuv440p", "yuv420p10le", "yuv422p12le",
                  "yuva420p", "bgr0", "bgra", "gray16le", "gbrp10le"):  # fmt: skip
-    _add(f"ffv1-{_pix_fmt}", "ffv1", [".mkv", ".avi"], [{"pix_fmt": _pix_fmt}], step=1, frames=(5, 20))
+    _add(f"ffv1-{_pix_fmt}", "ffv1", [".mkv", ".avi"], [{"pix_fmt": _pix_fmt, "g": count} for count in ("1", "5")],
+         step=1, frames=(5, 20))
 _add("flv1", "flv", [".flv", ".avi"], [{}, {"g": "5"}])
-_add("wmv1", "wmv1", [".asf", ".wmv", ".avi"], [{}])
-_add("wmv2", "wmv2", [".asf", ".wmv", ".avi"], [{}])
-_add("msmpeg4", "msmpeg4", [".avi", ".asf"], [{}])
-_add("h263", "h263p", [".avi", ".h263"], [{}], step=4)
+_add("wmv1", "wmv1", [".asf", ".wmv", ".avi"], [{}, {"g": "5"}])
+_add("wmv2", "wmv2", [".asf", ".wmv", ".avi"], [{}, {"g": "5"}])
+_add("msmpeg4", "msmpeg4", [".avi", ".asf"], [{}, {"g": "5"}])
+_add("h263", "h263p", [".avi", ".h263"], [{}, {"g": "5"}], step=4)
 _add("huffyuv", "huffyuv", [".avi"], [{"pix_fmt": "yuv422p"}, {"pix_fmt": "rgb24"}])
 _add("utvideo", "utvideo", [".avi"], [{"pix_fmt": pix_fmt} for pix_fmt in ("yuv420p", "yuv422p", "yuv444p", "gbrp")])
 _add("prores", "prores_ks", [".mov"], [{}, {"pix_fmt": "yuv444p10le"}, _INTERLACED], frames=(5, 20))
-_add("svq1", "svq1", [".mov"], [{"pix_fmt": "yuv410p"}], step=4, frames=(5, 20))
+_add("svq1", "svq1", [".mov"], [{"pix_fmt": "yuv410p"}, {"pix_fmt": "yuv410p", "g": "5"}], step=4, frames=(5, 20))
 _add("cinepak", "cinepak", [".avi", ".mov"], [{"pix_fmt": "rgb24"}], step=4, frames=(5, 10))
 _add("msvideo1", "msvideo1", [".avi"], [{"pix_fmt": "rgb555le"}], step=4, frames=(5, 20))
 _add("png", "png", [".avi", ".mov"], [{"pix_fmt": pix_fmt} for pix_fmt in ("rgb24", "rgba", "gray", "rgb48be")],
      step=1, frames=(5, 20))
-_add("qtrle", "qtrle", [".mov"], [{"pix_fmt": pix_fmt} for pix_fmt in ("rgb24", "gray", "argb")], step=4,
+_add("qtrle", "qtrle", [".mov"], [{"pix_fmt": pix_fmt, "g": "5"} for pix_fmt in ("rgb24", "gray", "argb")], step=4,
      frames=(5, 20))
 _add("gif", "gif", [".gif"], [{"pix_fmt": pix_fmt} for pix_fmt in ("rgb8", "gray", "bgr4_byte")])
 _add("apng", "apng", [".apng"], [{"pix_fmt": "rgb24"}, {"pix_fmt": "rgba"}], frames=(5, 20))

@@ -8,9 +8,8 @@ from functools import partial
 from itertools import accumulate
 
 from av import Packet
-from av.bitstream import BitStreamFilterContext
 from av.stream import Disposition
-from muxing import join, set_edits, time_scales, write_container
+from muxing import annex_b_units, join, set_edits, time_scales, with_data, write_container
 from unusual_parts import Unusual, frames_of, pictures, size, track, write
 
 KINDS = {}
@@ -103,6 +102,22 @@ for _codec, _suffixes, _pix_fmts in (
     for _suffix in _suffixes.split():
         _add(_formats, f"formats-{_short(_codec)}-{_suffix[1:]}", _codec, _suffix, _pix_fmts)
 
+def _headers_once(kind, suffix, rng, folder):
+    """Stretches of H.264 of one or several sizes; only the first keyframe of each has the stream's parameters."""
+    sizes = [size(rng) for _ in range(rng.randint(1, 3))]
+    tracks = [track("libx264", pictures(rng, *each, 5, 40), parameters="keyint=6") for each in sizes]
+    for made in tracks:
+        for place, packet in enumerate(made.packets[1:], 1):
+            kept = [unit for unit in annex_b_units(bytes(packet)) if unit[0] & 31 not in (7, 8)]
+            made.packets[place] = with_data(packet, b"".join(b"\0\0\1" + unit for unit in kept))
+    frames = _decoded(tracks)
+    return Unusual(write(folder / f"{kind}{suffix}", join(tracks)), kind, frames)
+
+
+for _suffix in (".h264", ".ts", ".mkv", ".mp4"):
+    _add(_headers_once, f"headers-once-{_suffix[1:]}", _suffix)
+
+
 def _ranges(kind, suffix, rng, folder):
     """The range of values changes. What FFmpeg's decoder of H.264 makes of it depends on the frames before."""
     height, width = size(rng)
@@ -126,18 +141,23 @@ def _rotation(kind, codec, suffix, rng, folder):
 
 
 def _rotation_message(kind, suffix, rng, folder):
-    """The turn is in messages (SEI) of the H.264 stream, with some of the frames."""
-    made = track("libx264", pictures(rng, *size(rng)), parameters=f"keyint={rng.choice((1, 8))}")
+    """The turn is in a message (SEI) of the H.264 stream, with every frame."""
+    made = track("libx264", pictures(rng, *size(rng)), parameters=f"keyint={rng.choice((1, 8, 250))}")
     degrees = rng.choice((90, 180, 270))
-    messages = BitStreamFilterContext(f"h264_metadata=display_orientation=insert:rotate={degrees}", "h264")
-    made.packets = [packet for given in [*made.packets, None] for packet in messages.filter(given)]
-    return Unusual(write(folder / f"{kind}{suffix}", made), kind, frames_of(made), rotation=None)
+    # Display orientation (47) of three bytes: the angle in 16 bits, and that it is said again.
+    message = b"\0\0\1\x06\x2f\x03" + (degrees * 65536 // 360 << 5 | 0b01001).to_bytes(3) + b"\x80"
+    for place, packet in enumerate(made.packets):
+        units = annex_b_units(bytes(packet))
+        slices = next(at for at, unit in enumerate(units) if unit[0] & 31 in (1, 5))
+        data = b"".join(b"\0\0\1" + unit for unit in units[:slices]) + message
+        made.packets[place] = with_data(packet, data + b"".join(b"\0\0\1" + unit for unit in units[slices:]))
+    return Unusual(write(folder / f"{kind}{suffix}", made), kind, frames_of(made), rotation=(degrees, False, False))
 
 
 _add(_rotation, "rotation-mp4", "libx264", ".mp4")
 _add(_rotation, "rotation-mov", "libx264", ".mov")
 _add(_rotation, "rotation-mpeg4", "mpeg4", ".mp4")
-for _suffix in (".h264", ".ts"):
+for _suffix in (".h264", ".ts", ".mkv", ".mp4"):
     _add(_rotation_message, f"rotation-message-{_suffix[1:]}", _suffix)
 
 # --------------------------------------------------------------------------------------------------- edits and cuts
