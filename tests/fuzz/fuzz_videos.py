@@ -6,16 +6,19 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+import av.subtitles.codeccontext  # noqa: F401: PyAV imports them where a file has subtitles, and there nothing may be
+import av.subtitles.stream  # noqa: F401
 import cv2
 import numpy as np
 from fuzzing import Area, Wrong, mutate_bytes
-from video_files import H264, digest, every_frame, moving_square, write_frames, write_video
+from plain_decoder import all_frames
+from video_files import H264, digest, moving_square, write_frames, write_video
 
 from video.bad_videos import BadVideo
 from video.decoder_processes import DecoderProcesses
 from video.sampling import open_video, sample_frames
 from video.video import MAX_FRAMES
-from video.video_facts import VideoFacts, VideoFactsCache
+from video.video_facts import VideoFactsCache
 
 MADE = [("mp4", "mp4v"), ("avi", "XVID"), ("avi", "MJPG"), ("mkv", "FFV1"), ("mkv", "VP80"), ("mpg", "PIM1"),
         ("mov", "mp4v")]  # fmt: skip
@@ -37,6 +40,7 @@ class Case:
     size: int
     kind: str
     known: bool  # decoded twice with the same VideoFactsCache, not with new ones
+    as_stored: bool  # see open_video
 
     def __str__(self):
         return f"{self.kind}, {self.size} bytes"
@@ -56,14 +60,14 @@ def make_seeds(folder):
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.stat().st_size}
 
 
-def sampled(path, indices_of, cache):
+def sampled(case, indices_of, cache):
     """Digests of the frames that are wanted."""
     digests = {}
 
     def keep(places, frame):
         digests.update(dict.fromkeys(places, digest(frame)))
 
-    known = sample_frames(open_video(path), indices_of, keep, cache)
+    known = sample_frames(open_video(case.path, case.as_stored), indices_of, keep, cache)
     return [digests.get(place) for place in range(len(indices_of(known.count)))]
 
 
@@ -79,18 +83,18 @@ class Videos(Area):
     seconds = 60
     memory = 300 << 20, 200  # FFmpeg takes what a frame of the size in the header takes, whatever the file's
     traced = 0
-    allowed_events = frozenset({"os.scandir"})  # of a folder of frames
+    # Of a folder of frames; and what Cython makes tracebacks of PyAV's exceptions with, without running any code.
+    allowed_events = frozenset({"os.scandir", "sys._getframe", "compile", "code.__new__"})
 
     def __init__(self, folder):
         self.folder = folder / "cases"
         self.seeds = make_seeds(folder / f"seeds{os.getpid()}")
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir()
-        self.decoders = DecoderProcesses(1, self.seconds, try_skipping=True)
+        self.decoders = [DecoderProcesses(1, self.seconds, as_stored) for as_stored in (False, True)]
 
     def make(self, rng):
-        for path in self.folder.iterdir():
-            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        self._clear()
         name = rng.choice(list(self.seeds))
         path, known = self.folder / f"case{Path(name).suffix}", rng.random() < 0.5
         if rng.random() < 0.1:
@@ -102,7 +106,12 @@ class Videos(Area):
         else:
             kind, data = self._damaged(rng, name)
             path.write_bytes(data)
-        return Case(str(path), path.stat().st_size + 1 if path.is_file() else 1, f"{kind} {name}", known)
+        size = path.stat().st_size + 1 if path.is_file() else 1
+        return Case(str(path), size, f"{kind} {name}", known, rng.random() < 0.5)
+
+    def _clear(self):
+        for path in self.folder.iterdir():
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
     def _damaged(self, rng, name):
         data = self.seeds[name]
@@ -150,33 +159,40 @@ class Videos(Area):
                 file.write_bytes(rng.choice((mutate_bytes(rng, data), data[: rng.randrange(len(data))])))
 
     def load(self, case):
-        """([digests of all frames], twice; [(indices, digests) of clips], where packets may be left out)."""
+        """([digests of all frames], twice; [(indices, digests) of clips], where packets may be left out; VideoFacts)"""
         cache, seen = VideoFactsCache(), []
         for _ in range(2):
-            seen.append(sampled(case.path, range, cache if case.known else VideoFactsCache()))
-        return seen, self._clips(case.path)
+            seen.append(sampled(case, range, cache if case.known else VideoFactsCache()))
+        ((_, outcome),) = self.decoders[case.as_stored].decode([case.path])
+        return seen, self._clips(case, outcome.facts), outcome.facts
 
-    def _clips(self, path):
-        ((_, outcome),) = self.decoders.decode([path])
-        if not outcome.skips:
+    def _clips(self, case, facts):
+        if not facts.skips:
             return []
         cache = VideoFactsCache()
-        cache.put(path, open_video(path).fingerprint, VideoFacts(outcome.count, None, skips=True))
-        clips = [range(start, outcome.count, 6) for start in range(outcome.count)]  # sparse enough to be read so
-        return [(clip, sampled(path, lambda count, clip=clip: clip, cache)) for clip in clips]
+        cache.put(case.path, open_video(case.path, case.as_stored).fingerprint, facts)
+        clips = [range(start, facts.count, 6) for start in range(facts.count)]  # so that some packets are left out
+        return [(clip, sampled(case, lambda count, clip=clip: clip, cache)) for clip in clips]
 
     def check(self, case, result):
-        reference = every_image if Path(case.path).is_dir() else every_frame
-        expected = reference(case.path)[:MAX_FRAMES]
-        whole, clips = result
+        whole, clips, facts = result
+        expected = self.full_read(case)[:MAX_FRAMES]
         for digests in whole:
             if len(digests) != len(expected):
                 raise Wrong(f"{len(digests)} frames where a full read has {len(expected)}")
+        if facts.count != len(expected):
+            raise Wrong(f"{facts.count} frames decode in a process of their own where a full read has {len(expected)}")
         for indices, digests in [(range(len(expected)), digests) for digests in whole] + clips:
             for index, found in zip(indices, digests, strict=True):
                 # A few ruins decode to what happens to be in memory: a second full read differs from the first.
-                if found != expected[index] == reference(case.path)[index]:
+                if found != expected[index] == self.full_read(case)[index]:
                     raise Wrong(f"frame {index} differs from a full read's, in a clip of {len(indices)}")
+
+    def full_read(self, case):
+        """Digests of all frames, by other code."""
+        if Path(case.path).is_dir():
+            return every_image(case.path)
+        return [digest(frame) for frame in all_frames(case.path, upright=not case.as_stored)]
 
     def check_refusal(self, case, error):
         if error.name != case.path or "\n" in str(error) or not error.reason:
