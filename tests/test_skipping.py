@@ -261,10 +261,9 @@ def depth_of(path, as_stored=True):
     """What the check finds, and how many packets it decodes."""
     seen = []
     frames = list(decoded(path))
-    with Container(str(path), as_stored) as video:
-        depth = skip_check.find_reorder_depth(
-            video, [frame.pts for frame in frames], [skip_check.checksum(frame) for frame in frames],
-            lambda: seen.append(1))  # fmt: skip
+    depth = skip_check.find_reorder_depth(
+        lambda: Container(str(path), as_stored), [frame.pts for frame in frames],
+        [skip_check.checksum(frame) for frame in frames], lambda: seen.append(1))  # fmt: skip
     return depth, len(seen)
 
 

@@ -1,8 +1,10 @@
 """Video files opened by PyAV (FFmpeg): which of their streams is read, its packets, and the frames of these."""
 
 import errno
+import logging
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Self
 
 import av
@@ -12,6 +14,11 @@ from video.bad_videos import BadVideo
 
 # Another decoder may get more or fewer frames out of a damaged file.
 DECODER = f"pyav-{av.__version__} ffmpeg-{av.ffmpeg_version_info}"
+
+# FFmpeg's messages name no file and repeat with every clip; Python's log gets none. complaints() collects them.
+av.logging.set_level(av.logging.WARNING)
+av.logging.set_skip_repeated(False)
+logging.getLogger("libav").setLevel(logging.CRITICAL + 1)
 
 # What is larger, or has a side this many times the other, is no video to be scaled and cut.
 _MAX_PIXELS, _MAX_ASPECT = 1 << 26, 16
@@ -29,6 +36,15 @@ _RAW_WITH_TEXT = b"YUV4MPEG2"
 
 # These say something about the machine and not about the file.
 _PASSING = {errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN}
+
+
+@contextmanager
+def complaints() -> Iterator[list[str]]:
+    """Collect what FFmpeg's demuxers and decoders complain of in this thread. The list is filled at the end."""
+    messages: list[str] = []
+    with av.logging.Capture() as logs:
+        yield messages
+    messages += [message for _, name, message in logs if name != "swscaler"]
 
 
 def refuse_text(path: str) -> None:

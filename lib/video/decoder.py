@@ -18,7 +18,7 @@ from dataclasses import replace
 
 from video import packets
 from video.bad_videos import BadVideo
-from video.container import Container, refuse_text
+from video.container import Container, complaints, refuse_text
 from video.pixels import to_rgb
 from video.skip_check import MAX_BYTES, find_reorder_depth
 from video.survey import Survey
@@ -80,7 +80,7 @@ class VideoFile:
         Raises BadVideo if no frame decodes.
         """
         refuse_text(self.name)
-        with self._open() as video:
+        with self._open() as video, complaints() as messages:
             claimed = min(video.claimed_frames, MAX_FRAMES)
             places = places_of(indices_of(claimed)) if claimed else {}
             survey = Survey(video, self._upright, checksums=learn)
@@ -96,21 +96,11 @@ class VideoFile:
             raise BadVideo(self.name, "no frame decodes")
         if learn:
             examined(facts)
-            facts = self._learn_skips(facts, survey, stopped)
+            # How FFmpeg conceals damage depends on everything decoded before.
+            sound = not facts.damage and not messages and self.fingerprint.content <= MAX_BYTES
+            depth = find_reorder_depth(self._open, survey.times, survey.checksums, stopped) if sound else None
+            facts = replace(facts, skips=depth is not None, reorder=depth or 0)
         return facts, claimed == facts.count
-
-    def _learn_skips(self, facts, survey, stopped):
-        depth = None
-        # How FFmpeg conceals damage depends on everything decoded before.
-        if not facts.damage and self.fingerprint.content <= MAX_BYTES:
-
-            def count_frame():
-                if stopped():
-                    raise Stopped
-
-            with self._open() as video:
-                depth = find_reorder_depth(video, survey.times, survey.checksums, count_frame)
-        return replace(facts, skips=depth is not None, reorder=depth or 0)
 
     def _read(self, known, indices_of, keep, stopped):
         """Decode up to the last wanted frame. Returns whether all were there."""

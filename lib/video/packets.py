@@ -86,6 +86,8 @@ def decode_needed(
 
     Raises CannotSkip, perhaps after some of them, if one is not there or not sound: then none of them can be relied on.
     """
+    if not wanted:
+        return
     ranks, needed = {}, bytearray(len(packets))
     for place, packet in enumerate(packets):
         if packet.rank in wanted:

@@ -6,17 +6,26 @@ from video import packets
 from video.container import Container
 from video.packets import CannotSkip, Packet
 from video.pixels import checksum
-from video.video import MAX_FRAMES
+from video.video import MAX_FRAMES, Stopped
 
 # Every decoding thread holds the packets in memory.
 MAX_BYTES = 64 << 20
 
+# Those whose keyframes start from scratch. (Others have palettes, say, that stay.) AV1 is decoded by libdav1d.
+_CODECS = {"av1", "ffv1", "h264", "hevc", "libdav1d", "mjpeg", "mpeg1video", "mpeg2video", "mpeg4", "prores", "vp8",
+           "vp9"}  # fmt: skip
+
 # With less, reading the packets first would hardly pay.
 _MIN_DROPPABLE = 0.1
 
+_PARTS = 16  # times that the file is opened anew: this takes as long as decoding a few frames
+
 
 def find_reorder_depth(
-    video: Container, times: Sequence[int | None], checksums: Sequence[int], stopped: Callable[[], None]
+    open_file: Callable[[], Container],
+    times: Sequence[int | None],
+    checksums: Sequence[int],
+    stopped: Callable[[], bool],
 ) -> int | None:
     """See whether packets may be left out of a video, in at most twice the time of decoding it.
 
@@ -24,48 +33,60 @@ def find_reorder_depth(
     the other frames that no frame needs, or every second of them.
 
     Args:
-        video: newly opened; decoding it showed no damage.
+        open_file: opens the video; decoding it showed no damage.
         times, checksums: of its F frames, in the order of presentation, when everything was decoded.
-        stopped: called for every frame; may raise.
+        stopped: asked before every frame; if true, Stopped is raised.
 
     Returns:
         The file's reorder depth (packets.reorder_depth) if packets may be left out; None otherwise, or where it would
         save little. Raises BadVideo if the file cannot be read.
     """
     try:
-        listed = packets.read_packets(video)
-        shown = sorted(packet.time for packet in listed if packet.rank >= 0)
-        if shown[:MAX_FRAMES] != list(times) or not _worthwhile(listed):
-            return None
-        for wanted in _selections([packet for packet in listed if packet.rank < len(times)]):
-            for rank, frame in packets.decode_needed(video, listed, wanted):
-                stopped()
-                if checksum(frame) != checksums[rank]:
-                    return None
+        with open_file() as video:
+            listed = packets.read_packets(video)
+            shown = sorted(packet.time for packet in listed if packet.rank >= 0)
+            if shown[:MAX_FRAMES] != list(times) or not _worthwhile(video.decoder.name, listed):
+                return None
+        for wanted in _selections(listed, len(times)):
+            # A new decoder, as what one keeps over a restart may be what it needs.
+            with open_file() as video:
+                for rank, frame in packets.decode_needed(video, listed, wanted):
+                    if stopped():
+                        raise Stopped
+                    if checksum(frame) != checksums[rank]:
+                        return None
     except CannotSkip:
         return None
     return packets.reorder_depth(listed)
 
 
-def _worthwhile(listed):
+def _worthwhile(codec, listed):
+    if codec not in _CODECS:
+        return False
     return sum(packet.droppable for packet in listed) >= _MIN_DROPPABLE * len(listed) or sum(
         packet.key for packet in listed) > 1
 
 
-def _selections(listed: list[Packet]) -> Iterator[set[int]]:
+def _selections(listed: list[Packet], count: int) -> Iterator[set[int]]:
     """Sets of ranks that together hold every frame, and make decoding start at every keyframe.
 
-    The frames of every second run from keyframe to keyframe, then those of the others, both without every second one of
-    the droppable frames; then these, and the frames that need a run before their own.
+    First the frames of every second run from keyframe to keyframe, and those of the others, in parts, so that new
+    decoders start at many of the keyframes; all without every second one of the droppable frames. Then these, and the
+    frames that need a run before their own.
     """
-    runs: tuple[set[int], set[int]] = set(), set()
+    runs: list[set[int]] = []
     rest: set[int] = set()
-    droppable, number, key = 0, -1, -1
+    droppable, key = 0, -1
     for place, packet in enumerate(listed):
-        if packet.key:
-            number, key = number + 1, place
+        if packet.key or not runs:
+            runs.append(set())
+            key = place
         droppable += packet.droppable
-        if packet.rank >= 0:
+        if 0 <= packet.rank < count:
             later = packet.start < key or packet.droppable and droppable % 2
-            (rest if later else runs[number % 2]).add(packet.rank)
-    return filter(None, (*runs, rest))
+            (rest if later else runs[-1]).add(packet.rank)
+    size = 2 * max(1, round(len(runs) / _PARTS))
+    for first in range(0, len(runs), size):
+        for parity in (0, 1):
+            yield set().union(*runs[first + parity : first + size : 2])
+    yield rest

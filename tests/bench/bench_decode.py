@@ -3,9 +3,9 @@
     python tests/bench/bench_decode.py [--videos FOLDER] [--base FOLDER] [--keyframes N] [--clip LENGTH RATE]
 
 Ratios are to reading the whole video in RGB by OpenCV and then indexing, as legacy did; with --base, of the videos of
-the same names there. --keyframes writes the videos anew first, by x264 with a keyframe at least every N frames. "exact":
-the frames are, to the byte, those of reading everything. Every way has its own process. decord and torchcodec have rows if
-they are installed. The floor decodes up to the last wanted frame and converts nothing.
+the same names there. --keyframes writes the videos anew first, by x264 with a keyframe at least every N frames.
+"exact": the frames are, to the byte, those of reading everything. Every way has its own process. decord and torchcodec
+have rows if they are installed. The floor decodes up to the last wanted frame and converts nothing.
 
 Of this repository: "unchecked" is a video of which only the number of frames is known, as after a test; "learnt" one
 that a training or check_dataset.py has met before.

@@ -14,12 +14,15 @@ def all_frames(path, upright=False):
 
     upright: of the stream that the ffmpeg program takes, turned and mirrored as the first frame's display matrix says.
     """
-    converter, frames, matrix = VideoReformatter(), [], None
-    for frame in decoded(path, default_stream(path) if upright else 0):
-        if upright and not frames:
-            matrix = frame.side_data.get("DISPLAYMATRIX")
-        frames.append(turned(rgb(converter, frame), matrix))
-    return frames
+    converter, place = VideoReformatter(), default_stream(path) if upright else 0
+    matrix = _first_matrix(path, place) if upright else None
+    return [turned(rgb(converter, frame), matrix) for frame in decoded(path, place)]
+
+
+def _first_matrix(path, place):
+    """By a reading of its own: side data keep their frame, and damaged frames show what lay in the memory."""
+    first = next(decoded(path, place), None)
+    return None if first is None else first.side_data.get("DISPLAYMATRIX")
 
 
 def decoded(path, place=0):
