@@ -4,11 +4,15 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 HEIGHT = 256
-# What makes clips cheap to read; tests/bench/bench_for_clips.py measures it.
+# x264's options for videos that clips are cheap to read from, chosen by tests/bench/bench_for_clips.py. Seven frames of
+# eight are B-frames that no other frame needs: a reader decodes the wanted frames, and every eighth since the last
+# keyframe. fastdecode is without CABAC, deblocking and weighted prediction. The size that all this costs is partly won
+# back by encoding slowly and for fidelity (psy=0). One reference will do where the next one is eight frames away.
 FOR_CLIPS = [
-    "-c:v", "libx264", "-pix_fmt", "yuv420p", "-preset", "slower", "-crf", "21", "-tune", "fastdecode",
-    "-x264-params", "keyint=32:scenecut=0:bframes=7:b-adapt=0:b-pyramid=none",
+    "-preset", "slower", "-tune", "fastdecode", "-x264-params",
+    "keyint=80:bframes=7:b-adapt=0:b-pyramid=none:ref=1:psy=0:aq-strength=0.7",
 ]
+CRF = 21.5  # for the quality of x264's defaults, among them 23
 # Containers that hold H.264 and the time of every frame. FFmpeg tells a container by its contents, so another suffix
 # does not matter to a reader.
 CONTAINERS = {".mkv": "matroska", ".mov": "mov"}
@@ -58,12 +62,13 @@ class Rescaling:
         if not self.for_clips:
             return [["-vf", self.filters, "-q:v", "1", *audio]]
         # Pictures and sound only: chapters and time codes would be further streams.
-        command = ["-vf", self.filters, *FOR_CLIPS, "-sn", "-dn", "-map_metadata", "-1", "-map_chapters", "-1"]
+        streams = ["-sn", "-dn", "-map_metadata", "-1", "-map_chapters", "-1"]
+        pictures = ["-vf", self.filters, "-c:v", "libx264", "-pix_fmt", "yuv420p", *FOR_CLIPS, "-crf", str(CRF)]
         container = CONTAINERS.get(suffix.lower(), CONTAINER)
-        attempts = [[*command, *audio, "-f", container]]
+        attempts = [[*pictures, *streams, *audio, "-f", container]]
         if self.audio and container != ROOMY_CONTAINER:
-            attempts.append([*command, *audio, "-f", ROOMY_CONTAINER])
+            attempts.append([*pictures, *streams, *audio, "-f", ROOMY_CONTAINER])
         if self.audio:
-            attempts.append([*command, "-an", "-f", container])
+            attempts.append([*pictures, *streams, "-an", "-f", container])
         return attempts
 
