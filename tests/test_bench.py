@@ -1,6 +1,7 @@
 """The benchmarks run and print their tables; a shortened soak test of the loader passes."""
 
 import re
+import shutil
 import subprocess
 import sys
 
@@ -41,6 +42,14 @@ def test_a_benchmark_prints_its_table(repo, tmp_path, script, words, rows):
     printed = run(repo, f"{script}.py", *words, "--videos", str(tmp_path))
     for row in rows:
         assert re.search(rf"^{row} .*\d", printed, re.MULTILINE), printed
+
+
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="no ffmpeg here")
+def test_the_benchmark_of_rescaled_videos_prints_its_table(repo, tmp_path):
+    make_videos(tmp_path, 1, sizes=[(70, 64, 96)])
+    words = ["--repetitions", "1", "--videos", str(tmp_path), "--options", "x264's defaults"]
+    printed = run(repo, "bench_for_clips.py", *words)
+    assert re.search(r"^x264's defaults +1\.00 +1\.00 .*\d$", printed, re.MULTILINE), printed
 
 
 def test_a_benchmark_without_videos_says_so(repo, tmp_path):

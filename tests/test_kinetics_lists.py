@@ -2,14 +2,13 @@
 
 import json
 import os
-import shutil
-import signal
 import subprocess
 import sys
-import time
+from functools import partial
 
 import numpy as np
 import pytest
+from kinetics_tools import assert_one_line, run_tool
 
 from data.class_ids import read_class_ids
 from utils.errors import UserError
@@ -18,23 +17,7 @@ from utils.files import atomic_write
 
 @pytest.fixture
 def tool(repo, tmp_path):
-    """Run a tool in tmp_path. Returns its status, its stdout and its stderr."""
-
-    def run(name, *words, **env):
-        command = [sys.executable, str(repo / "process_data/kinetics" / name), *map(str, words)]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=os.environ | env)
-        assert "Traceback" not in done.stderr
-        return done.returncode, done.stdout, done.stderr
-
-    return run
-
-
-def assert_one_line(result, *parts):
-    status, _, stderr = result
-    assert status == 1
-    assert stderr.count("\n") == 1 and stderr.startswith("error: ")
-    for part in parts:
-        assert part in stderr
+    return partial(run_tool, repo, tmp_path)
 
 
 # atomic_write, class ids
@@ -261,149 +244,3 @@ def test_shuffle_refuses(tool, tmp_path):
     assert_one_line(tool("shuffle_list_rep.py", "out.txt"), "trainlist.txt", "an empty file")
     assert_one_line(tool("shuffle_list_rep.py", "out.txt", "--repetitions", "0"), "--repetitions")
     assert os.listdir(tmp_path) == ["trainlist.txt"]
-
-
-# downscale_video_joblib.py
-
-FAKE_FFMPEG = f"""#!{sys.executable}
-import json, os, signal, sys, time
-source, target = sys.argv[sys.argv.index("-i") + 1].removeprefix("file:"), sys.argv[-1].removeprefix("file:")
-with open(os.environ["CALLS"], "a") as file:
-    print(json.dumps(sys.argv[1:]), file=file)
-with open(target, "w") as file:
-    file.write("half of ")
-    file.flush()
-    if "slow" in source:
-        time.sleep(30)
-    if "killed" in source:
-        os.kill(os.getpid(), signal.SIGKILL)
-    if "bad" in source:
-        print("moov atom not found", file=sys.stderr)
-        print("Invalid data found", file=sys.stderr)
-        sys.exit(3)
-    file.write(source)
-if "empty" in source:
-    os.truncate(target, 0)
-"""
-
-
-@pytest.fixture
-def fake(tmp_path):
-    """A folder `bin` with a fake ffmpeg. Gives the environment that it is found in."""
-    (tmp_path / "bin").mkdir()
-    (tmp_path / "bin/ffmpeg").write_text(FAKE_FFMPEG)
-    (tmp_path / "bin/ffmpeg").chmod(0o755)
-    return {"PATH": str(tmp_path / "bin"), "CALLS": str(tmp_path / "calls")}
-
-
-def make_videos(tmp_path, *names, prefix="/elsewhere/"):
-    for name in names:
-        (tmp_path / "train" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "train" / name).touch()
-    (tmp_path / "list.txt").write_text("".join(f"{prefix}{name} 3\n" for name in names))
-
-
-ARGS = ("downscale_video_joblib.py", "--list_file", "list.txt", "--folder", "train", "--out", "out")
-
-
-def files_under(folder):
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
-
-
-def test_downscale(tool, fake, tmp_path):
-    good = ["a/1.mp4", "a/2.avi", "petting cat/-3 x.mp4"]
-    make_videos(tmp_path, *good, "a/bad.mp4", "a/killed.mp4", "a/empty.mp4", "a/1.mp4")
-    with open(tmp_path / "list.txt", "a") as file:
-        file.write("/elsewhere/a/gone.mp4 3\n/elsewhere/../up.mp4 3\nalone.mp4 3\n")
-    status, stdout, _ = tool(*ARGS, "--jobs", "2", **fake)
-    assert status == 1
-    assert files_under(tmp_path / "out") == [".downscale.lock", *good]
-    assert (tmp_path / "out/a/1.mp4").read_text() == "half of train/a/1.mp4"
-    failures = [line.partition("]: ")[2] for line in stdout.splitlines() if line.startswith("[ERROR")]
-    assert failures == [
-        "/elsewhere/../up.mp4 3: expected a path that ends with <class>/<file>",
-        "a/bad.mp4: ffmpeg ended with status 3: Invalid data found",
-        "a/empty.mp4: ffmpeg wrote nothing: no message",
-        "a/gone.mp4: no such file: train/a/gone.mp4",
-        "a/killed.mp4: ffmpeg was killed by signal 9",
-        "alone.mp4 3: expected a path that ends with <class>/<file>",
-    ]
-    assert "3 videos rescaled, 6 failed" in stdout
-
-    commands = [json.loads(line) for line in (tmp_path / "calls").read_text().splitlines()]
-    assert len(commands) == 6  # one for each distinct video that is there
-    command = next(command for command in commands if "file:train/a/2.avi" in command)
-    for option, value in {"-vf": "scale=trunc(oh*a/2)*2:256", "-q:v": "1", "-c:a": "copy"}.items():
-        assert command[command.index(option) + 1] == value
-
-
-def test_downscale_skips_what_is_done(tool, fake, tmp_path):
-    make_videos(tmp_path, "a/1.mp4", "a/2.mp4")
-    (tmp_path / "out/a").mkdir(parents=True)
-    (tmp_path / "out/a/1.mp4").write_text("done before")
-    status, stdout, _ = tool(*ARGS, **fake)
-    assert status == 0
-    assert "2 videos, 1 done before" in stdout and "1 videos rescaled, 0 failed" in stdout
-    assert (tmp_path / "out/a/1.mp4").read_text() == "done before"
-    assert len((tmp_path / "calls").read_text().splitlines()) == 1
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_downscale_that_is_stopped_leaves_no_half_video(repo, tool, fake, tmp_path, number):
-    make_videos(tmp_path, *[f"a/slow{i}.mp4" for i in range(5)])
-    program = str(repo / "process_data/kinetics" / ARGS[0])
-    process = subprocess.Popen(
-        [sys.executable, program, *ARGS[1:], "--jobs", "2"], cwd=tmp_path, env=os.environ | fake,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-    )
-    deadline = time.monotonic() + 20
-    while len(list((tmp_path / "out").rglob(".*.tmp.mp4"))) < 2:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    assert_one_line(tool(*ARGS, **fake), "another downscale_video_joblib.py is running")
-    process.send_signal(number)
-    # Not communicate(): after SIGKILL the fake ffmpegs live on and hold the pipes.
-    assert process.wait(timeout=20) == (-9 if number == signal.SIGKILL else 1)
-    if number == signal.SIGKILL:
-        os.killpg(process.pid, signal.SIGKILL)
-    else:
-        assert process.stderr.read().endswith("error: stopped; run the same command again to continue\n")
-        assert files_under(tmp_path / "out") == [".downscale.lock"]
-    process.stdout.close()
-    process.stderr.close()
-    assert not list((tmp_path / "out").rglob("slow*"))
-
-    # The same command, with an ffmpeg that has got faster.
-    (tmp_path / "bin/ffmpeg").write_text(FAKE_FFMPEG.replace("time.sleep(30)", "pass"))
-    assert tool(*ARGS, **fake)[0] == 0
-    assert files_under(tmp_path / "out") == [".downscale.lock", *[f"a/slow{i}.mp4" for i in range(5)]]
-
-
-def test_downscale_refuses(tool, fake, tmp_path):
-    assert_one_line(tool(*ARGS, **fake), "cannot read the list list.txt")
-    make_videos(tmp_path)
-    assert_one_line(tool(*ARGS, **fake), "an empty file")
-    assert_one_line(tool(*ARGS, PATH=str(tmp_path)), "ffmpeg: not found")
-    assert_one_line(tool(*ARGS, "--jobs", "0", **fake), "--jobs")
-    assert_one_line(tool(*ARGS, "--out", "train/../train", **fake), "--out: expected another folder")
-    (tmp_path / "out").touch()
-    make_videos(tmp_path, "a/1.mp4")
-    assert_one_line(tool(*ARGS, **fake), "out: cannot be created: File exists")
-
-
-@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="no ffmpeg here")
-def test_downscale_with_the_real_ffmpeg(tool, tmp_path):
-    cv2 = pytest.importorskip("cv2")
-    make_videos(tmp_path, "a/1.avi", "a/bad.mp4")
-    writer = cv2.VideoWriter(str(tmp_path / "train/a/1.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 10, (202, 128))
-    for value in range(3):
-        writer.write(np.full((128, 202, 3), 50 * value, np.uint8))
-    writer.release()
-    (tmp_path / "train/a/bad.mp4").write_text("no video")
-    status, stdout, _ = tool(*ARGS)
-    assert status == 1
-    assert "a/bad.mp4: ffmpeg ended with status" in stdout
-    assert files_under(tmp_path / "out") == [".downscale.lock", "a/1.avi"]
-    video = cv2.VideoCapture(str(tmp_path / "out/a/1.avi"))
-    frames = [frame for ok, frame in iter(video.read, (False, None)) if ok]
-    assert [frame.shape for frame in frames] == [(256, 404, 3)] * 3

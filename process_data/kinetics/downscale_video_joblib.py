@@ -1,6 +1,8 @@
 #!/usr/bin/env python3
 """Rescale the videos of a list to a height of 256 pixels with ffmpeg.
 
+With --for_clips, as is recommended, clips are much cheaper to read from the new videos: see DATASET.md.
+
 FOLDER/<class>/<file> becomes OUT/<class>/<file>, where <class>/<file> are the last two parts of a path in the
 list. What OUT has already is skipped, so the same command continues a run that was stopped. A video appears
 in OUT only when it is complete. At the end, the videos that failed are listed with the reason; then the exit status
@@ -8,16 +10,16 @@ is 1.
 """
 
 import argparse
+import contextlib
 import fcntl
 import logging
 import os
 import shutil
 import signal
-import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
+from fractions import Fraction
 from pathlib import Path, PurePath
 
 from tqdm import tqdm
@@ -27,13 +29,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "lib"))
 from data.lists import open_list, split_line  # noqa: E402
 from utils import cli  # noqa: E402
 from utils.errors import UserError  # noqa: E402
-from utils.files import make_folder, temporary_name  # noqa: E402
+from utils.files import atomic_write, make_folder, temporary_name  # noqa: E402
+from video.ffmpeg import ContainerError, Ffmpeg, FfmpegError  # noqa: E402
+from video.rescaling import Rescaling  # noqa: E402
 
 logger = logging.getLogger(__name__)
 
-HEIGHT = 256
-# An even width, as most encoders require; oh is the output's height, a the input's aspect ratio.
-SCALE = f"scale=trunc(oh*a/2)*2:{HEIGHT}"
+LOCK, OPTIONS = ".downscale.lock", ".downscale.options"
+DEFAULT = str(Rescaling())
 
 
 def main() -> int:
@@ -52,28 +55,68 @@ def main() -> int:
         help="where they go (default: %(default)s)",
     )
     parser.add_argument("--jobs", type=int, default=16, help="videos processed at the same time (default: %(default)s)")
+    parser.add_argument(
+        "--for_clips", action="store_true",
+        help="write H.264 from which clips are cheap to read, in MP4 whatever the suffix (.mov and .mkv keep theirs)",
+    )
+    parser.add_argument(
+        "--short_side", type=int, metavar="N", help="pixels of the shorter side (default: the height becomes 256)"
+    )
+    parser.add_argument(
+        "--fps", metavar="N", help="convert every video to N frames per second (default: its own rate)"
+    )
+    parser.add_argument("--drop_audio", action="store_true", help="do not copy the audio")
     args = parser.parse_args()
     cli.setup_logging()
-    ffmpeg = shutil.which("ffmpeg")
-    if ffmpeg is None:
-        raise UserError("ffmpeg: not found on PATH; install it, e.g. apt-get install ffmpeg")
+    ffmpeg = find_ffmpeg()
     if args.jobs < 1:
         raise UserError(f"--jobs: expected a number >= 1, got {args.jobs}")
+    rescaling = read_options(args, ffmpeg)
     if args.folder.resolve() == args.out.resolve():
         raise UserError(f"--out: expected another folder than --folder, got {args.out}")
 
     names, failures = read_names(args.list_file)
     if not args.folder.is_dir():
         raise UserError(f"--folder: expected the folder of the videos, got {args.folder}, which is not a folder")
+    if rescaling.for_clips:
+        logger.info("H.264 is written, in MP4 whatever the suffix (.mov and .mkv keep their container), or in Matroska "
+                    "where that cannot hold the audio")
     with alone_in(args.out):
+        remember_options(args.out, str(rescaling))
         todo = [name for name in names if not (args.out / name).exists()]
         logger.info("%d videos, %d done before", len(names) + len(failures), len(names) - len(todo))
-        failures |= downscale_all(ffmpeg, args.folder, args.out, todo, args.jobs)
+        failures |= downscale_all(ffmpeg, rescaling, args.folder, args.out, todo, args.jobs)
     logger.info("%d videos rescaled, %d failed", len(todo) - len(failures.keys() & set(todo)), len(failures))
     for name, reason in sorted(failures.items()):
         # A name that is not UTF-8 must not prevent the list of failures from being shown.
         logger.error("%s: %s", os.fsencode(name).decode(errors="backslashreplace"), reason)
     return 1 if failures else 0
+
+
+def find_ffmpeg() -> Ffmpeg:
+    program = shutil.which("ffmpeg")
+    if program is None:
+        raise UserError("ffmpeg: not found on PATH; install it, e.g. apt-get install ffmpeg")
+    return Ffmpeg(program)
+
+
+def read_options(args: argparse.Namespace, ffmpeg: Ffmpeg) -> Rescaling:
+    """How to rescale. Raises UserError for options that cannot be."""
+    if args.short_side is not None and (args.short_side < 2 or args.short_side % 2):
+        raise UserError(f"--short_side: expected an even number >= 2, got {args.short_side}")
+    if args.for_clips and not ffmpeg.has_encoder("libx264"):
+        raise UserError(f"--for_clips: expected an ffmpeg with libx264, got {ffmpeg.program}, which is without")
+    return Rescaling(args.short_side, frame_rate(args.fps), not args.drop_audio, args.for_clips)
+
+
+def frame_rate(text: str | None) -> Fraction | None:
+    """Frames per second, from a number or a fraction. Raises UserError."""
+    if text is None:
+        return None
+    with contextlib.suppress(ValueError, ZeroDivisionError):
+        if 0 < (rate := Fraction(text)) <= 1000:
+            return rate
+    raise UserError(f"--fps: expected frames per second, such as 30 or 30000/1001, got {text}")
 
 
 def read_names(list_file: str) -> tuple[list[str], dict[str, str]]:
@@ -94,12 +137,12 @@ def read_names(list_file: str) -> tuple[list[str], dict[str, str]]:
     return list(names), failures
 
 
-@contextmanager
+@contextlib.contextmanager
 def alone_in(out: Path) -> Iterator[None]:
     """Make the folder and hold a lock in it, as two runs would write to the same unfinished files."""
     make_folder(out)
     try:
-        lock = open(out / ".downscale.lock", "w")  # noqa: SIM115
+        lock = open(out / LOCK, "w")  # noqa: SIM115
     except OSError as error:
         raise UserError(f"{error.filename}: {error.strerror}") from error
     with lock:
@@ -110,72 +153,62 @@ def alone_in(out: Path) -> Iterator[None]:
         yield
 
 
-def downscale_all(ffmpeg: str, folder: Path, out: Path, names: list[str], jobs: int) -> dict[str, str]:
+def remember_options(out: Path, options: str) -> None:
+    """Raise UserError if the folder has videos of a run with other options; else write down these."""
+    try:
+        before = (out / OPTIONS).read_text().strip()
+    except FileNotFoundError:
+        # Default options are not written down.
+        before = DEFAULT if any(path.is_dir() for path in out.iterdir()) else options
+    except (OSError, ValueError) as error:
+        raise UserError(f"{out / OPTIONS}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    if before != options:
+        raise UserError(f"{out}: was begun with {before}; expected the same or another --out, got {options}")
+    if options != DEFAULT:
+        with atomic_write(out / OPTIONS, "w") as file:
+            file.write(f"{options}\n")
+
+
+def downscale_all(
+    ffmpeg: Ffmpeg, rescaling: Rescaling, folder: Path, out: Path, names: list[str], jobs: int
+) -> dict[str, str]:
     """Rescale `names` from `folder` to `out`, `jobs` at a time. Returns {name: reason} of those that failed."""
     failures: dict[str, str] = {}
-    running: set[subprocess.Popen] = set()
     # On Ctrl-C, and on a scheduler's SIGTERM, stop what runs, start nothing more, and clean up.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with ThreadPoolExecutor(jobs) as pool:
         futures = {
-            pool.submit(downscale, ffmpeg, folder / name, out / name, running): name for name in names
+            pool.submit(downscale, ffmpeg, rescaling, folder / name, out / name): name for name in names
         }
         try:
             for future in tqdm(as_completed(futures), total=len(futures), unit="video"):
                 try:
                     future.result()
-                except (DownscaleError, OSError) as error:
+                except (FfmpegError, OSError) as error:
                     failures[futures[future]] = str(error)
         except KeyboardInterrupt:
             pool.shutdown(wait=False, cancel_futures=True)
-            for process in list(running):
-                process.kill()
+            ffmpeg.stop()
             raise UserError("stopped; run the same command again to continue") from None
     return failures
 
 
-class DownscaleError(Exception):
-    """Why one video was not rescaled."""
-
-
-def downscale(ffmpeg: str, source: Path, target: Path, running: set[subprocess.Popen]) -> None:
+def downscale(ffmpeg: Ffmpeg, rescaling: Rescaling, source: Path, target: Path) -> None:
     """Rescale one video. `target` appears when it is complete, or not at all.
 
-    Args:
-        ffmpeg: the program.
-        source, target: paths of videos.
-        running: set that contains the process while it runs.
-
     Raises:
-        DownscaleError: it failed; the message is the reason.
+        FfmpegError: it failed; the message is the reason.
     """
     if not source.is_file():
-        raise DownscaleError(f"no such file: {source}")
+        raise FfmpegError(f"no such file: {source}")
+    ffmpeg.check_video(source)
     target.parent.mkdir(parents=True, exist_ok=True)
     # ffmpeg chooses the format by the suffix. One name for all runs, which a lock keeps apart: so what a killed run has
     # left is found. It is removed first, as a process of that run may still write to it.
     partial = target.with_name(temporary_name(target.name, "downscale", target.suffix))
     partial.unlink(missing_ok=True)
     try:
-        # file:, as a name may look like a protocol; only files, as a video may be a playlist of addresses.
-        command = [
-            ffmpeg, "-nostdin", "-v", "error", "-y", "-protocol_whitelist", "file", "-i", f"file:{source}",
-            "-vf", SCALE, "-q:v", "1", "-c:a", "copy", f"file:{partial}",
-        ]
-        with subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-        ) as process:
-            running.add(process)
-            try:
-                messages = process.communicate()[1]
-            finally:
-                running.discard(process)
-        if process.returncode < 0:
-            raise DownscaleError(f"ffmpeg was killed by signal {-process.returncode}")
-        if process.returncode > 0:
-            raise DownscaleError(f"ffmpeg ended with status {process.returncode}: {last_line(messages)}")
-        if not partial.exists() or not partial.stat().st_size:
-            raise DownscaleError(f"ffmpeg wrote nothing: {last_line(messages)}")
+        convert(ffmpeg, rescaling, source, partial)
         with open(partial, "rb") as file:
             os.fsync(file.fileno())
         os.replace(partial, target)
@@ -183,10 +216,16 @@ def downscale(ffmpeg: str, source: Path, target: Path, running: set[subprocess.P
         partial.unlink(missing_ok=True)
 
 
-def last_line(messages: bytes) -> str:
-    """The last line with text, shortened."""
-    lines = messages.decode(errors="replace").split("\n")
-    return next((line.strip()[:300] for line in reversed(lines) if line.strip()), "no message")
+def convert(ffmpeg: Ffmpeg, rescaling: Rescaling, source: Path, target: Path) -> None:
+    """Write the rescaled video, in the first container that can hold it."""
+    *attempts, last = rescaling.attempts(target.suffix)
+    for options in attempts:
+        with contextlib.suppress(ContainerError):
+            ffmpeg.convert(source, target, options)
+            return
+    ffmpeg.convert(source, target, last)
+    if attempts:
+        logger.warning("%s: no container can hold the audio, which is left out", source)
 
 
 if __name__ == "__main__":
