@@ -10,7 +10,7 @@ it for a file, and only then is it done.
 """
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from itertools import islice
 
@@ -34,17 +34,22 @@ class Packet:
         data: the packet itself.
         time: presentation time, in the unit of the stream.
         key: whether decoding can start here.
-        droppable: whether no other packet needs it.
-        rank: its frame's place in the order of presentation; -1: its frame is not shown (an edit list hides it).
         start: place in decoding order of the keyframe at which decoding must start for this frame; -1: none.
+        is_droppable: tells from a packet's bytes whether no other packet needs it.
+        rank: its frame's place in the order of presentation; -1: its frame is not shown (an edit list hides it).
     """
 
     data: av.Packet
     time: int
     key: bool
-    droppable: bool
+    start: int
+    is_droppable: Callable[[memoryview], bool]
     rank: int = -1
-    start: int = -1
+
+    @property
+    def droppable(self) -> bool:
+        """Whether no other packet needs it."""
+        return self.data.is_disposable or self.is_droppable(memoryview(self.data))
 
 
 def read_packets(video: Container, limit: int | None = None) -> list[Packet]:
@@ -54,16 +59,19 @@ def read_packets(video: Container, limit: int | None = None) -> list[Packet]:
     packet has no time, or two have the same, and BadVideo.
     """
     is_droppable = _droppable_test(video.decoder)
-    packets, shown, keys = [], [], []
+    packets: list[Packet] = []
+    shown: list[Packet] = []
+    keys: list[Packet] = []
     for place, data in enumerate(islice(video.packets(), limit)):
-        if data.pts is None:
+        time, key = data.pts, data.is_keyframe
+        if time is None:
             raise CannotSkip
-        packet = Packet(data, data.pts, data.is_keyframe, data.is_disposable or is_droppable(bytes(data)))
-        packets.append(packet)
-        if packet.key:
-            keys.append((place, packet.time))
         # A frame that is shown before a keyframe, but decoded after it, may need those before the keyframe.
-        packet.start = next((key for key, time in reversed(keys) if time <= packet.time), -1)
+        start = place if key else next((earlier.start for earlier in reversed(keys) if earlier.time <= time), -1)
+        packet = Packet(data, time, key, start, is_droppable)
+        packets.append(packet)
+        if key:
+            keys.append(packet)
         if not data.is_discard:
             shown.append(packet)
     shown.sort(key=lambda packet: packet.time)
@@ -98,8 +106,9 @@ def decode_needed(
     if len(ranks) < len(wanted):
         raise CannotSkip
     end = needed.rfind(1) + 1
-    for place, packet in enumerate(packets[:end]):
-        if not needed[place] or packet.droppable and packet.rank not in wanted:
+    for place in range(needed.find(1), end):
+        packet = packets[place]
+        if not needed[place] or packet.time not in ranks and packet.droppable:
             continue
         yield from _wanted(video.decode(packet.data), ranks)
         if place + 1 == end or not needed[place + 1]:
@@ -127,7 +136,7 @@ def _droppable_test(decoder):
     if decoder.name == "h264":
         if len(extra) > 4 and extra[0] == 1:
             prefix = (extra[4] & 3) + 1
-        return lambda data: _droppable_h264(list(_headers(data, prefix)))
+        return lambda data: _droppable_h264(_headers(data, prefix))
     if decoder.name == "hevc":
         if len(extra) > 21 and extra[:3] not in (b"\0\0\0", b"\0\0\1"):
             prefix = (extra[21] & 3) + 1
@@ -136,14 +145,14 @@ def _droppable_test(decoder):
 
 
 def _headers(data, prefix):
-    """Yield the first byte of every NAL unit. prefix: bytes of the length before each; None: start codes."""
+    """The first byte of every NAL unit. prefix: bytes of the length before each; None: start codes."""
     if prefix is None:
-        yield from (match[1][0] for match in _START.finditer(data))
-        return
-    at = prefix
+        return [match[1][0] for match in _START.finditer(data)]
+    headers, at = [], prefix
     while at < len(data):
-        yield data[at]
+        headers.append(data[at])
         at += int.from_bytes(data[at - prefix : at]) + prefix
+    return headers
 
 
 def _droppable_h264(headers):
