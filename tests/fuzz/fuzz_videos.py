@@ -6,7 +6,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-import av.subtitles.codeccontext  # noqa: F401: PyAV imports them where a file has subtitles, and there nothing may be
+import av.subtitles.codeccontext  # noqa: F401  PyAV imports them at the first file with subtitles, where nothing may be
 import av.subtitles.stream  # noqa: F401
 import cv2
 import numpy as np
