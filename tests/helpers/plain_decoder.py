@@ -9,13 +9,15 @@ from av.stream import Disposition
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 
 
-def all_frames(path, upright=False):
+def all_frames(path, upright=False, held=False):
     """All frames (H x W x 3 uint8, RGB) of the first video stream as they are stored.
 
     upright: of the stream that the ffmpeg program takes, turned and mirrored as the first frame's display matrix says.
+    held: decode all before any is converted, so that none lies in another's memory: what is damaged may differ then.
     """
     converter, frames, matrix = VideoReformatter(), [], None
-    for frame in decoded(path, default_stream(path) if upright else 0):
+    given = decoded(path, default_stream(path) if upright else 0)
+    for frame in list(given) if held else given:
         if upright and not frames:
             matrix = frame.side_data.get("DISPLAYMATRIX")
         frames.append(turned(rgb(converter, frame), matrix))
