@@ -64,7 +64,9 @@ def checksum(frame: av.VideoFrame) -> int:
 def display_matrix(frame: av.VideoFrame) -> Turn:
     """How a frame is to be turned and mirrored to be shown."""
     # PyAV's side data keep a frame alive until Python looks for cycles: better that of a small one.
-    small = VideoReformatter().reformat(frame, width=16, height=16, format="gray", threads=1)
+    small = VideoReformatter().reformat(
+        frame, width=16, height=16, format="rgb24", src_colorspace=Colorspace.ITU601,
+        dst_colorspace=Colorspace.ITU601, threads=1)  # fmt: skip
     data = small.side_data.get("DISPLAYMATRIX")
     if data is None:
         return None

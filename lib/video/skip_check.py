@@ -11,9 +11,9 @@ from video.video import MAX_FRAMES, Stopped
 # Every decoding thread holds the packets in memory.
 MAX_BYTES = 64 << 20
 
-# Those whose keyframes start from scratch. (Others have palettes, say, that stay.) AV1 is decoded by libdav1d.
-_CODECS = {"av1", "ffv1", "h264", "hevc", "libdav1d", "mjpeg", "mpeg1video", "mpeg2video", "mpeg4", "prores", "vp8",
-           "vp9"}  # fmt: skip
+# Those whose keyframes start from scratch, and whose damage shows. (Others have palettes that stay; FFV1 without
+# checksums decodes to anything.) AV1 is decoded by libdav1d.
+_CODECS = {"av1", "h264", "hevc", "libdav1d", "mjpeg", "mpeg1video", "mpeg2video", "mpeg4", "prores", "vp8", "vp9"}
 
 # With less, reading the packets first would hardly pay.
 _MIN_DROPPABLE = 0.1

@@ -15,7 +15,7 @@ from video_files import digest
 
 FFMPEG = shutil.which("ffmpeg")
 # ffmpeg's filter interpolates chroma of fewer rows otherwise than libswscale by itself does, and 16 bits.
-_NOT_EXACT = re.compile(r"yuva?j?(420|410|440)p|nv12|nv21|p010|gray16")
+_NOT_EXACT = re.compile(r"yuva?j?(420|410|440)p|nv12|nv21|p010|gray16|rgb48|rgba64")
 _FRAME = re.compile(r" n: *\d+ .*? fmt:(\w+) .*? s:(\d+)x(\d+) .*? plane_checksum:\[([0-9A-F ]*)\]")
 
 

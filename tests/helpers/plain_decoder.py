@@ -9,14 +9,16 @@ from av.stream import Disposition
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 
 
-def all_frames(path, upright=False):
+def all_frames(path, upright=False, held=False):
     """All frames (H x W x 3 uint8, RGB) of the first video stream as they are stored.
 
     upright: of the stream that the ffmpeg program takes, turned and mirrored as the first frame's display matrix says.
+    held: decode all before any is converted, so that none lies in another's memory: what is damaged may differ then.
     """
     converter, place = VideoReformatter(), default_stream(path) if upright else 0
     matrix = _first_matrix(path, place) if upright else None
-    return [turned(rgb(converter, frame), matrix) for frame in decoded(path, place)]
+    frames = decoded(path, place)
+    return [turned(rgb(converter, frame), matrix) for frame in (list(frames) if held else frames)]
 
 
 def _first_matrix(path, place):

@@ -76,7 +76,7 @@ for _name, _choices in {
     "temporal": _parameters("temporal-layers=3:bframes=3:b-adapt=0"),
     "blocks": _parameters("wpp=1", "ctu=16:min-cu-size=8", "rect=1:amp=1"),
     "lossless": _parameters("lossless=1"),
-    "keyframes": _parameters("keyint=1", "keyint=2", "keyint=250", "bframes=8:b-adapt=0"),
+    "keyframes": _parameters("keyint=1", "keyint=2", "keyint=250", "bframes=4:b-adapt=0"),
 }.items():
     _add(f"hevc-{_name}", "libx265", _HEVC_IN, _choices, frames=(5, 50))
 for _pix_fmt in ("yuv422p", "yuv444p", "yuv420p10le", "yuv422p12le", "yuv444p10le", "yuvj420p", "gray", "gbrp"):
