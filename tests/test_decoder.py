@@ -1,3 +1,4 @@
+import errno
 import gc
 import json
 import os
@@ -7,6 +8,7 @@ import tracemalloc
 import zlib
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -286,6 +288,30 @@ def test_bad_videos_say_why(tmp_path, kind, reason):
         with pytest.raises(BadVideo) as caught:
             sample_frames(open_video(path), lambda n: [0], ignore, VideoFactsCache())
         assert (caught.value.name, caught.value.reason) == (path, reason)
+
+
+@pytest.mark.parametrize(("tag", "codec"), [(b"avs3", "avs3"), (b"xyz1", "none")])
+def test_a_codec_without_a_decoder_is_named(tmp_path, tag, codec):
+    content = H264.read_bytes()
+    at = content.index(b"avc1", content.index(b"stsd"))
+    path = tmp_path / "v.mp4"
+    path.write_bytes(content[:at] + tag + content[at + 4 :])
+    with pytest.raises(BadVideo) as caught:
+        count_frames(str(path))
+    assert re.fullmatch(rf"is in a codec that FFmpeg cannot decode \({codec} \({tag.decode()} / 0x[0-9A-F]+\)\); "
+                        "convert it, e.g. to H.264, with a program that can", caught.value.reason)
+
+
+def test_errors_of_the_machine_do_not_blame_the_video(video, monkeypatch):
+    def fail(self, packet):
+        raise av.error.MemoryError(errno.ENOMEM, "Cannot allocate memory")
+
+    cache = VideoFactsCache()
+    monkeypatch.setattr(Container, "decoder", type("Decoder", (), {"decode": fail, "name": "h264"})(), raising=False)
+    monkeypatch.setattr(Container, "_start_decoder", lambda self: None)
+    with pytest.raises(BadVideo, match="cannot be decoded: Cannot allocate memory") as caught:
+        sample_frames(open_video(video), lambda n: [0], ignore, cache)
+    assert not caught.value.lasting and cache.get(video, open_video(video).fingerprint) is None
 
 
 def test_a_video_without_frames(tmp_path):

@@ -167,7 +167,13 @@ class Container:
             raise self._unreadable(f"is in {self.decoder.name}, whose decoder does not start", error) from None
 
     def _codec(self):
-        described = re.findall(r"Video: ([^,\n]+)", self._file.dumps_format())  # type: ignore[attr-defined]
+        """Its name and tag, which PyAV tells only in its description of the file, a message of FFmpeg's."""
+        av.logging.set_level(av.logging.INFO)
+        try:
+            description = self._file.dumps_format()  # type: ignore[attr-defined]
+        finally:
+            av.logging.set_level(av.logging.WARNING)
+        described = re.findall(r"Video: ([^,\n]+)", description)
         place = [stream.index for stream in self._file.streams.video].index(self.stream.index)
         return described[place] if place < len(described) else "unknown"
 
