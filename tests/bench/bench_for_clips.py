@@ -5,8 +5,8 @@
 Every video is rescaled plainly, by ffmpeg's defaults, and with each set of options at some CRFs. "size" is relative to
 the plain video, at its PSNR and at its SSIM (interpolated over the CRFs); "dB" is the PSNR and SSIM at the CRF of
 --for_clips less the plain video's. The other columns: times less CPU time than legacy, which read the whole plain
-video in RGB and then indexed, for a clip of frames x stride (from random starts, in a video whose number of frames is
-known, at the CRF closest to the plain video's PSNR, by one thread). Means over the videos are geometric.
+video in RGB and then indexed, for a clip of frames x stride (from random starts, in a video that a training has met
+before, at the CRF closest to the plain video's PSNR, by one thread). Means over the videos are geometric.
 """
 
 import math
@@ -83,7 +83,8 @@ def read_clip(path, indices, facts):
         for place in places:
             clip[place] = frame.copy()
 
-    sample_frames(open_video(path), lambda count: indices, keep, facts.setdefault(path, VideoFactsCache()))
+    cache = facts.setdefault(path, VideoFactsCache())
+    sample_frames(open_video(path), lambda count: indices, keep, cache, learn=True)  # learns at the first call
 
 
 def clips_of(path, count, length, rate):
