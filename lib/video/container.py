@@ -20,8 +20,9 @@ av.logging.set_level(av.logging.WARNING)
 av.logging.set_skip_repeated(False)
 logging.getLogger("libav").setLevel(logging.CRITICAL + 1)
 
-# What is larger, or has a side this many times the other, is no video to be scaled and cut.
-_MAX_PIXELS, _MAX_ASPECT = 1 << 26, 16
+# What is larger (8K is not), or has a side this many times the other, is no video to be scaled and cut.
+_MAX_PIXELS, _MAX_ASPECT = 1 << 25, 16
+_CODEC_OPTIONS = {"max_pixels": str(_MAX_PIXELS)}
 
 # Demuxers that open other files, addresses or scripts, and those that draw text as pictures.
 _REFUSED = {
@@ -78,7 +79,8 @@ class Container:
         self.name = path
         try:
             # With the protocol named, a colon in the path cannot name another one.
-            self._file = av.open(f"file:{path}", container_options=_OPTIONS, metadata_errors="replace")
+            self._file = av.open(f"file:{path}", options=_CODEC_OPTIONS, container_options=_OPTIONS,
+                                 metadata_errors="replace")
         except (av.FFmpegError, ValueError) as error:
             raise self._unreadable("is not a video that FFmpeg can read", error) from None
         try:
@@ -158,9 +160,12 @@ class Container:
         if self.decoder is None:
             raise BadVideo(self.name, f"is in a codec that FFmpeg cannot decode ({self._codec()}); "
                                       "convert it, e.g. to H.264, with a program that can")
+        width, height = self.decoder.width, self.decoder.height
+        if width * height > _MAX_PIXELS:
+            raise BadVideo(self.name, f"has frames of {width} x {height} pixels; expected at most {_MAX_PIXELS} pixels")
         # How FFmpeg conceals damage depends on its number of threads. Work is parallel over videos.
         self.decoder.thread_count, self.decoder.thread_type = 1, "NONE"
-        self.decoder.options = {"max_pixels": str(_MAX_PIXELS)}
+        self.decoder.options = _CODEC_OPTIONS
         try:
             self.decoder.open()
         except av.FFmpegError as error:
