@@ -261,13 +261,12 @@ def test_a_device_that_is_lost_while_training(zygote, repo, data, tmp_path):
 
 
 HANGING = """
-import itertools, threading
+import os, threading
 from video.container import Container
 def decode(self, packet, before=Container.decode):
-    if threading.current_thread().name.startswith("decoder") and next(packets) == {number}:
+    if threading.current_thread().name.startswith("decoder") and os.path.exists({checkpoint!r}):
         threading.Event().wait()  # for ever
     return before(self, packet)
-packets = itertools.count(1)  # no two threads get the same number
 Container.decode = decode
 """
 
@@ -276,13 +275,14 @@ Container.decode = decode
 def test_a_decoder_that_hangs_ends_the_run(processes, zygote, repo, data, tmp_path):
     words = tiny_job.command(repo, data, tmp_path / "run", DATALOADER__HANG_SECONDS=1, NUM_PROCESSES=processes, **CHEAP)
     log = tmp_path / "log.txt"
+    hanging = HANGING.format(checkpoint=str(tmp_path / "run/checkpoints/c2_model_iter2.pkl"))
     start = time.monotonic()
     if processes == 1:
-        assert zygote.run(words, log, timeout=60, prelude=HANGING.format(number=240)) == 1
+        assert zygote.run(words, log, timeout=60, prelude=hanging) == 1
     else:
         # What the processes of a run import first.
         (tmp_path / "sitecustomize.py").write_text(
-            f"import sys\nsys.path.insert(0, {str(repo / 'lib')!r})\n" + HANGING.format(number=80))
+            f"import sys\nsys.path.insert(0, {str(repo / 'lib')!r})\n" + hanging)
         with open(log, "w") as output:
             run = subprocess.run([sys.executable, repo / f"tools/{words[0]}.py", *words[1:]], stdout=output,
                                  stderr=output, timeout=60, env=os.environ | {"PYTHONPATH": str(tmp_path)})

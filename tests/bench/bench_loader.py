@@ -32,7 +32,8 @@ BATCH = 4
 
 
 def train_loader(source, cache, workers, first_record=0):
-    return TrainLoader(source, CLIPS, BATCH, 1, [0], 2, "train", 400, workers, BadVideos(), first_record, cache)
+    return TrainLoader(source, CLIPS, BATCH, 1, [0], 2, "train", 400, workers, BadVideos(), first_record, cache,
+                       as_stored=True)
 
 
 class Clips(torch.utils.data.Dataset):
