@@ -331,7 +331,8 @@ DATA = {
         {"train.txt": "{tmp} 1\n", "val.txt": GOOD}),
     "a text for a video": (
         "train_net_video {job} DATADIR {tmp} DATALOADER.MAX_BAD_IMAGES 0",
-        "1 bad videos, DATALOADER.MAX_BAD_IMAGES is 0: '{tmp}/val.txt' (is a text file (perhaps a playlist), not a video)",
+        "1 bad videos, DATALOADER.MAX_BAD_IMAGES is 0: '{tmp}/val.txt' "
+        "(is a text file (perhaps a playlist), not a video)",
         {"train.txt": "{tmp}/val.txt 1\n", "val.txt": GOOD}),
     "a truth of another length": (
         "test_net_video {test} FILENAME_GT {tmp}/gt.txt",
