@@ -28,10 +28,11 @@ PATH, COUNT, REORDER = str(H264), 90, 2
 FRAMES = [digest(frame) for frame in all_frames(PATH)]
 
 
-def knowing(path, count=COUNT, reorder=REORDER):
+def knowing(path, count=COUNT, reorder=REORDER, closed=False):
     """VideoFactsCache that knows a file as one of which packets may be left out."""
     cache = VideoFactsCache()
-    cache.put(str(path), open_video(str(path)).fingerprint, VideoFacts(count, None, skips=True, reorder=reorder))
+    known = VideoFacts(count, None, skips=True, reorder=reorder, closed=closed)
+    cache.put(str(path), open_video(str(path)).fingerprint, known)
     return cache
 
 
@@ -68,9 +69,9 @@ def numbers(monkeypatch):
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.lists(st.integers(0, COUNT - 1), min_size=1, max_size=22))
-def test_any_clip_agrees_with_reading_everything(indices):
-    assert clip(PATH, indices, knowing(PATH)) == [FRAMES[index] for index in indices]
+@given(st.lists(st.integers(0, COUNT - 1), min_size=1, max_size=22), st.booleans())
+def test_any_clip_agrees_with_reading_everything(indices, closed):
+    assert clip(PATH, indices, knowing(PATH, closed=closed)) == [FRAMES[index] for index in indices]
 
 
 def test_fewer_packets_are_decoded(numbers):
@@ -99,7 +100,8 @@ def test_it_is_learnt_at_the_first_reading(numbers):
         known = cache.get(PATH, open_video(PATH).fingerprint)
         if not learn and known.skips is None:
             assert numbers == [COUNT]
-    assert known == VideoFacts(COUNT, None, skips=True, reorder=REORDER) and len(numbers) == 1 and numbers[0] < 40
+    assert known == VideoFacts(COUNT, None, skips=True, reorder=REORDER, closed=True)
+    assert len(numbers) == 1 and numbers[0] < 40
 
 
 def test_stopping():
@@ -251,6 +253,29 @@ def test_packets_of_a_file():
     assert [packet.rank for packet in some if packet.rank < 48] == [p.rank for p in listed if p.rank < 48]
 
 
+def test_reading_begins_at_a_keyframe():
+    with Container(PATH, True) as video:
+        listed = packets.read_packets(video)
+    assert packets.are_closed(listed)
+    keys = [place for place, packet in enumerate(listed) if packet.key]
+    for first in range(COUNT):
+        with Container(PATH, True) as video:
+            some = packets.read_wanted(video, [first, COUNT - 1], REORDER, closed=True)
+        begin = max(key for key in keys if key <= first)
+        assert [packet.rank for packet in some] == [packet.rank for packet in listed[begin:]]
+        assert [bytes(packet.data) for packet in some] == [bytes(packet.data) for packet in listed[begin:]]
+
+
+def test_keyframes_that_do_not_part_the_video():
+    listed = packets_of("IPPIdP")
+    assert packets.are_closed(listed)
+    listed[4].start = 0
+    assert not packets.are_closed(listed)
+    listed = packets_of("IPPIdP")
+    listed[1].rank = -1  # hidden by an edit list
+    assert not packets.are_closed(listed)
+
+
 @pytest.mark.parametrize(("headers", "droppable"), [
     ([0x41], False), ([0x01], True), ([0x06, 0x01], True), ([0x09, 0x06, 0x01, 0x01], True), ([0x01, 0x21], False),
     ([0x67, 0x01], False), ([0x65], False), ([0x06], False), ([0x02, 0x03, 0x04], False), ([0x01, 0x14], False),
@@ -274,10 +299,10 @@ def depth_of(path, as_stored=True):
     """What the check finds, and how many packets it decodes."""
     seen = []
     frames = list(decoded(path))
-    depth = skip_check.find_reorder_depth(
+    order = skip_check.find_order(
         lambda: Container(str(path), as_stored), [frame.pts for frame in frames],
         [skip_check.checksum(frame) for frame in frames], lambda: seen.append(1))  # fmt: skip
-    return depth, len(seen)
+    return order and order[0], len(seen)
 
 
 def test_the_check():
@@ -352,7 +377,7 @@ def test_damage_that_the_decoder_conceals(tmp_path):
     assert len(concealed) >= 2
     with DecoderProcesses(1, 60) as decoders:
         found = dict(decoders.decode([PATH, *paths]))
-    assert found[PATH].facts == VideoFacts(COUNT, None, skips=True, reorder=REORDER)
+    assert found[PATH].facts == VideoFacts(COUNT, None, skips=True, reorder=REORDER, closed=True)
     for path in concealed:
         facts = found[path].facts
         assert facts.count == len(all_frames(path)) and facts.skips is False

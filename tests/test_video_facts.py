@@ -159,15 +159,15 @@ def test_the_format(tmp_path, fingerprint, skips):
     known = VideoFacts(280, None, skips, reorder=2, turn=(0, 1, -1, 0), remarks={"rate": "60 frames a second"})
     VideoFactsCache(file).put("a b.mp4", fingerprint, known)
     assert file.read_bytes() == line("a b.mp4", [5, fingerprint.modified, False],
-                                     [280, None, skips, 2, [0, 1, -1, 0], {"rate": "60 frames a second"}])
+                                     [280, None, skips, 2, False, [0, 1, -1, 0], {"rate": "60 frames a second"}])
     assert VideoFactsCache(file).get("a b.mp4", fingerprint) == known
 
 
 @pytest.mark.parametrize("entry", [
     ("v.mp4", 5, 1, 280, "damage"), ("v.mp4", 5, 1, 280, None, True), ("v.mp4",), (), ("v.mp4", [5], [280, None]),
     ("v.mp4", [5, 1, False], ["280", None]), ("v.mp4", [5, 1, False], {"count": 3}), ("v.mp4", None, None),
-    (["v.mp4"], [5, 1, False], [280, None]), ("v.mp4", [5, 1, False], [280, None, None, 0, None, []]),
-    ("v.mp4", [5, 1, False], [280, None, None, 0, [1], {}]), ({}, {}, {}),
+    (["v.mp4"], [5, 1, False], [280, None]), ("v.mp4", [5, 1, False], [280, None, None, 0, False, None, []]),
+    ("v.mp4", [5, 1, False], [280, None, None, 0, False, [1], {}]), ({}, {}, {}),
 ])  # fmt: skip
 def test_lines_of_another_shape_are_passed_over(tmp_path, entry):
     """As another version may have written them."""

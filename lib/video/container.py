@@ -91,6 +91,7 @@ class Container:
             raise
         self.failures = 0
         self.problem: str | None = None
+        self._first: av.Packet | None = None
         self._size = (0, 0)
 
     def __enter__(self) -> Self:
@@ -116,6 +117,8 @@ class Container:
     def packets(self) -> Iterator[av.Packet]:
         """Yield the packets of the stream. Raises BadVideo if the disk fails; other errors end it (see problem)."""
         try:
+            if self._first:
+                yield self._first
             for packet in self._file.demux(self.stream):
                 if packet.size:  # an empty one would end the decoding
                     yield packet
@@ -123,6 +126,28 @@ class Container:
             if error.errno in _PASSING:
                 raise self._unreadable("cannot be read", error) from None
             self.problem = error.strerror
+
+    def seek_keyframe(self, place: int) -> int | None:
+        """Let packets() begin at a keyframe among the first `place` + 1 packets, as late as possible.
+
+        Returns its number among all packets, from the container's index; 0 where that is not complete; None if the
+        file is not what its index says.
+        """
+        entries = self.stream.index_entries
+        if len(entries) != self.stream.frames or place >= len(entries):
+            return 0
+        while place and not entries[place].is_keyframe:
+            place -= 1
+        if not place:
+            return 0
+        after = next((i for i in range(place + 1, len(entries)) if entries[i].is_keyframe), len(entries) - 1)
+        # Demuxers compare presentation times, which the index does not have: ask for the time before the next keyframe.
+        try:
+            self._file.seek(entries[after].timestamp - 1, stream=self.stream)
+            self._first = next(self._file.demux(self.stream))
+        except (av.FFmpegError, StopIteration):
+            return None
+        return next((i for i in range(place, -1, -1) if entries[i].timestamp == self._first.dts), None)
 
     def decode(self, packet: av.Packet | None) -> list[av.VideoFrame]:
         """The frames that come after one more packet, or, after None, those that the decoder still holds."""

@@ -20,7 +20,7 @@ from video import packets
 from video.bad_videos import BadVideo
 from video.container import Container, complaints, refuse_text
 from video.pixels import to_rgb
-from video.skip_check import MAX_BYTES, find_reorder_depth
+from video.skip_check import MAX_BYTES, find_order
 from video.survey import Survey
 from video.video import MAX_FRAMES, IndicesOf, Keep, Stopped, places_of
 from video.video_facts import Fingerprint, VideoFacts, VideoFactsCache
@@ -98,8 +98,9 @@ class VideoFile:
             examined(facts)
             # How FFmpeg conceals damage depends on everything decoded before.
             sound = not facts.damage and not messages and self.fingerprint.content <= MAX_BYTES
-            depth = find_reorder_depth(self._open, survey.times, survey.checksums, stopped) if sound else None
-            facts = replace(facts, skips=depth is not None, reorder=depth or 0)
+            order = find_order(self._open, survey.times, survey.checksums, stopped) if sound else None
+            facts = replace(facts, skips=False) if order is None else replace(
+                facts, skips=True, reorder=order[0], closed=order[1])
         return facts, claimed == facts.count
 
     def _read(self, known, indices_of, keep, stopped):
@@ -122,7 +123,7 @@ class VideoFile:
         """Decode only what the wanted frames need. Raises CannotSkip if that fails: what was kept does not count."""
         places = places_of(indices_of(known.count))
         with self._open() as video:
-            listed = packets.read_packets(video, max(places, default=-1) + 1 + known.reorder)
+            listed = packets.read_wanted(video, places.keys(), known.reorder, known.closed)
             for rank, frame in packets.decode_needed(video, listed, places.keys()):
                 if stopped():
                     raise Stopped

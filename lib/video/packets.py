@@ -82,6 +82,41 @@ def read_packets(video: Container, limit: int | None = None) -> list[Packet]:
     return packets
 
 
+def read_wanted(video: Container, wanted: Collection[int], reorder: int, closed: bool) -> list[Packet]:
+    """The packets of a video among which are all that the frames of some ranks need, in decoding order.
+
+    Where keyframes are known to part the video (are_closed) and its container has an index, those before the last
+    keyframe that comes before all wanted frames are not read.
+
+    Args:
+        video: newly opened.
+        wanted: ranks.
+        reorder, closed: of the whole video, from reorder_depth and are_closed.
+
+    Raises CannotSkip, and BadVideo.
+    """
+    end = max(wanted, default=-1) + 1 + reorder
+    first = video.seek_keyframe(min(wanted, default=0)) if closed else 0
+    if first is None:
+        raise CannotSkip
+    packets = read_packets(video, end - first)
+    if not first:
+        return packets
+    for packet in packets:
+        packet.rank += first  # start is a place in this list
+    return packets
+
+
+def are_closed(packets: list[Packet]) -> bool:
+    """Whether the frames before each keyframe in the order of presentation are those before it in decoding order."""
+    key = 0
+    for place, packet in enumerate(packets):
+        key = place if packet.key else key
+        if packet.rank < 0 or packet.start != key or packet.key and packet.rank != place:
+            return False
+    return True
+
+
 def reorder_depth(packets: list[Packet]) -> int:
     """The largest number of packets that must follow a frame's rank to know it: max(place - rank)."""
     return max((place - packet.rank for place, packet in enumerate(packets) if packet.rank >= 0), default=0)

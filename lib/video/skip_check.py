@@ -21,12 +21,12 @@ _MIN_DROPPABLE = 0.1
 _PARTS = 16  # times that the file is opened anew: this takes as long as decoding a few frames
 
 
-def find_reorder_depth(
+def find_order(
     open_file: Callable[[], Container],
     times: Sequence[int | None],
     checksums: Sequence[int],
     stopped: Callable[[], bool],
-) -> int | None:
+) -> tuple[int, bool] | None:
     """See whether packets may be left out of a video, in at most twice the time of decoding it.
 
     Every frame is compared with the one that decoding everything gave: from its keyframe on, without the packets of
@@ -38,8 +38,8 @@ def find_reorder_depth(
         stopped: asked before every frame; if true, Stopped is raised.
 
     Returns:
-        The file's reorder depth (packets.reorder_depth) if packets may be left out; None otherwise, or where it would
-        save little. Raises BadVideo if the file cannot be read.
+        (packets.reorder_depth, packets.are_closed) of the file if packets may be left out; None otherwise, or where it
+        would save little. Raises BadVideo if the file cannot be read.
     """
     try:
         with open_file() as video:
@@ -57,7 +57,7 @@ def find_reorder_depth(
                         return None
     except CannotSkip:
         return None
-    return packets.reorder_depth(listed)
+    return packets.reorder_depth(listed), packets.are_closed(listed)
 
 
 def _worthwhile(codec, listed):

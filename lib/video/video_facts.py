@@ -37,6 +37,7 @@ class VideoFacts:
             videos, only the data check does: it can identify a video that crashes the decoder.
         skips: whether packets may be left out (skip_check.py); None: not tried.
         reorder: if so, how many packets must follow a frame's to know its place (packets.reorder_depth).
+        closed: if so, whether keyframes part the video (packets.are_closed).
         turn: how frames are turned and mirrored (pixels.Turn), if they are not wanted as stored.
         remarks: {kind: what is unusual about a sound video}; kinds are those of survey.py.
     """
@@ -45,13 +46,14 @@ class VideoFacts:
     damage: str | None
     skips: bool | None = None
     reorder: int = 0
+    closed: bool = False
     turn: Turn = None
     remarks: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self):
         if isinstance(self.turn, list):  # from JSON
             object.__setattr__(self, "turn", tuple(self.turn))
-        expected = (int, str | None, bool | None, int, tuple | None, dict)
+        expected = (int, str | None, bool | None, int, bool, tuple | None, dict)
         for value, kind in zip(astuple(self), expected, strict=True):
             if not isinstance(value, kind):
                 raise TypeError(f"expected {kind}, got {value!r}")
