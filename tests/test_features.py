@@ -213,6 +213,7 @@ def test_mistakes_are_one_line(job, call_tool, tmp_path):
         ([*video, "--blob", "pool5"], {"TEST__PARAMS_FILE": ""}, "TEST.PARAMS_FILE is not set"),
         (["--list", tmp_path / "none.txt", "--blob", "pool5"], {}, "cannot read the list"),
         ([*video, "--blob", "pool5", "--output", tmp_path / "other.h5"], {}, ".*other.h5: expected an HDF5 file"),
+        ([*video, "--blob", "pool5"], {"MODEL__NUM_CLASSES": 5}, r".*\.pkl: lacks 2 of the model's \d+ blobs"),
     ):
         status, _, errors = call_tool(extract_features, *words(job, tmp_path, *own, **options))
         assert status == 1 and re.fullmatch(f"error: {expected}.*\n", errors), errors

@@ -20,7 +20,7 @@ from engine.testing import config_as_tested
 from formats.result_file import SCORED, UNREADABLE, ResultFile
 from models.features import blob_shapes, blob_values, check_blob_names
 from models.model_builder_video import create_model
-from utils.checkpoints import initialize_params_from_file
+from utils.checkpoints import load_weights
 from utils.errors import UserError
 from utils.files import make_folder
 
@@ -110,7 +110,7 @@ def extract(cfg, replicas, videos: list[str], blobs: list[str], output: str, ave
     source = expand_test_videos(videos, protocol.multi_crop, protocol.clips)
     model = create_model(cfg, "test").to(replicas.device)
     check_blob_names(model, blobs)
-    initialize_params_from_file(model, cfg.TEST.PARAMS_FILE)
+    load_weights(model, cfg.TEST.PARAMS_FILE).require_complete()
     shapes = blob_shapes(model, protocol.clip_shape, blobs, pool)
 
     def features(clips):
