@@ -266,6 +266,30 @@ def test_reading_begins_at_a_keyframe():
         assert [bytes(packet.data) for packet in some] == [bytes(packet.data) for packet in listed[begin:]]
 
 
+def test_an_index_that_lists_more_than_the_packets(tmp_path):
+    """As in an AVI file whose dropped frames are empty packets."""
+    path = write_video(tmp_path / "v.avi", moving_square(20, 64, 96), fourcc="MJPG")
+    content = bytearray(path.read_bytes())
+    index = content.index(b"idx1") + 8
+    chunk = content.index(b"movi") + 4
+    for number in range(7):  # the seventh picture becomes an empty packet and a piece that nothing names
+        size = int.from_bytes(content[chunk + 4 : chunk + 8], "little")
+        if number == 6:
+            content[chunk + 4 : chunk + 8] = bytes(4)
+            content[chunk + 8 : chunk + 12] = b"JUNK"
+            content[chunk + 12 : chunk + 16] = (size + size % 2 - 8).to_bytes(4, "little")
+            content[index + 16 * 6 + 12 : index + 16 * 6 + 16] = bytes(4)
+        chunk += 8 + size + size % 2
+    path.write_bytes(content)
+    frames = [digest(frame) for frame in all_frames(path)]
+    facts = open_video(str(path)).learn(lambda facts: None)
+    assert facts.count == len(frames) == 19 and not facts.damage
+    cache = VideoFactsCache()
+    for learn in (True, False, False):
+        for first in range(12):
+            assert clip(path, [first, first + 7], cache, learn) == [frames[first], frames[first + 7]]
+
+
 def test_keyframes_that_do_not_part_the_video():
     listed = packets_of("IPPIdP")
     assert packets.are_closed(listed)

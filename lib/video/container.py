@@ -3,7 +3,7 @@
 import errno
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Self
 
@@ -127,15 +127,22 @@ class Container:
                 raise self._unreadable("cannot be read", error) from None
             self.problem = error.strerror
 
+    def index_agrees(self, packets: Sequence[av.Packet]) -> bool:
+        """Whether the container's index, as it is before any packet is read, lists just these packets of the stream."""
+        entries = self.stream.index_entries
+        return len(entries) == len(packets) and all(
+            entry.timestamp == packet.dts and entry.is_keyframe == packet.is_keyframe
+            for entry, packet in zip(entries, packets, strict=True))
+
     def seek_keyframe(self, place: int) -> int | None:
         """Let packets() begin at a keyframe among the first `place` + 1 packets, as late as possible.
 
-        Returns its number among all packets, from the container's index; 0 where that is not complete; None if the
-        file is not what its index says.
+        For a newly opened video whose index lists all packets (index_agrees). Returns the keyframe's number among
+        them, or None if the file is not what its index says.
         """
         entries = self.stream.index_entries
-        if len(entries) != self.stream.frames or place >= len(entries):
-            return 0
+        if place >= len(entries):
+            return None
         while place and not entries[place].is_keyframe:
             place -= 1
         if not place:

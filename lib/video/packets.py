@@ -85,13 +85,12 @@ def read_packets(video: Container, limit: int | None = None) -> list[Packet]:
 def read_wanted(video: Container, wanted: Collection[int], reorder: int, closed: bool) -> list[Packet]:
     """The packets of a video among which are all that the frames of some ranks need, in decoding order.
 
-    Where keyframes are known to part the video (are_closed) and its container has an index, those before the last
-    keyframe that comes before all wanted frames are not read.
-
     Args:
         video: newly opened.
         wanted: ranks.
-        reorder, closed: of the whole video, from reorder_depth and are_closed.
+        reorder: of the whole video, from reorder_depth.
+        closed: whether reading may begin at any keyframe (skip_check.find_order): at the last one before all wanted
+            frames.
 
     Raises CannotSkip, and BadVideo.
     """

@@ -38,8 +38,9 @@ def find_order(
         stopped: asked before every frame; if true, Stopped is raised.
 
     Returns:
-        (packets.reorder_depth, packets.are_closed) of the file if packets may be left out; None otherwise, or where it
-        would save little. Raises BadVideo if the file cannot be read.
+        If packets may be left out: the file's packets.reorder_depth, and whether reading may begin at any keyframe, as
+        the container's index and packets.are_closed say. None otherwise, or where it would save little. Raises BadVideo
+        if the file cannot be read.
     """
     try:
         with open_file() as video:
@@ -57,7 +58,8 @@ def find_order(
                         return None
     except CannotSkip:
         return None
-    return packets.reorder_depth(listed), packets.are_closed(listed)
+    with open_file() as video:
+        return packets.reorder_depth(listed), packets.are_closed(listed) and video.index_agrees([packet.data for packet in listed])
 
 
 def _worthwhile(codec, listed):

@@ -37,7 +37,7 @@ class VideoFacts:
             videos, only the data check does: it can identify a video that crashes the decoder.
         skips: whether packets may be left out (skip_check.py); None: not tried.
         reorder: if so, how many packets must follow a frame's to know its place (packets.reorder_depth).
-        closed: if so, whether keyframes part the video (packets.are_closed).
+        closed: if so, whether reading may begin at any keyframe (skip_check.py).
         turn: how frames are turned and mirrored (pixels.Turn), if they are not wanted as stored.
         remarks: {kind: what is unusual about a sound video}; kinds are those of survey.py.
     """
