@@ -59,7 +59,8 @@ def find_order(
     except CannotSkip:
         return None
     with open_file() as video:
-        return packets.reorder_depth(listed), packets.are_closed(listed) and video.index_agrees([packet.data for packet in listed])
+        closed = packets.are_closed(listed) and video.index_agrees([packet.data for packet in listed])
+    return packets.reorder_depth(listed), closed
 
 
 def _worthwhile(codec, listed):
