@@ -1,11 +1,10 @@
-"""Python's lock: for how long a decoding thread holds it for a training clip, 8 frames with stride 8.
+"""Python's lock: whether decoding threads hold up the main thread of a training, and it them.
 
     python tests/bench/bench_lock.py [--videos FOLDER] [--seconds 4]
 
-A second thread counts in a loop, as the main thread of a training would work in Python. What it loses while clips are
-decoded is the time that the decoding thread holds the lock. From this follows how many clips a second a process can
-decode at most, with however many threads, and at how many threads that is reached: beyond it, decoding in processes
-would be faster. "waits": how long the counting thread waits for the lock at worst, in 99 of 100 cases.
+The main thread starts small operations of PyTorch one after another, as a training starts kernels, alone and beside a
+decoding thread (8 frames with stride 8). "us / operation": the mean, and what 1 in 1000 takes at least. Two cores are
+needed, and an otherwise idle machine.
 """
 
 import statistics
@@ -13,6 +12,7 @@ import threading
 import time
 
 import numpy as np
+import torch
 from bench_decode import cut_clip
 from common import parser, print_conditions, print_table, videos_in
 
@@ -23,17 +23,16 @@ from video.video_facts import VideoFactsCache
 LENGTH, RATE = 8, 8
 
 
-def count_for(seconds):
-    """(turns of a loop in that time, the 99th percentile of the times between two turns)."""
-    turns, gaps, before = 0, [], time.perf_counter()
+def start_operations(seconds):
+    """(mean, 99.9th percentile) of the microseconds that a small operation takes."""
+    x, taken, before = torch.zeros(8), [], time.perf_counter()
     end = before + seconds
     while before < end:
-        for _ in range(200):
-            turns += 1
+        x.add_(1.0)
         now = time.perf_counter()
-        gaps.append(now - before)
+        taken.append(1e6 * (now - before))
         before = now
-    return turns, statistics.quantiles(gaps, n=100)[-1]
+    return statistics.fmean(taken), statistics.quantiles(taken, n=1000)[-1]
 
 
 class Decoding(threading.Thread):
@@ -55,14 +54,14 @@ class Decoding(threading.Thread):
             self.clips += 1
 
 
-def beside(videos, facts, seconds):
-    """(clips, turns, gap) of counting beside a decoding thread; of decoding alone if seconds are negative."""
+def beside(videos, facts, work, seconds):
+    """(what work(seconds) returns, clips a second) of work beside a decoding thread."""
     thread = Decoding(videos, facts)
     thread.start()
-    turns, gap = count_for(seconds) if seconds > 0 else (time.sleep(-seconds), 0)
+    result = work(seconds)
     thread.stopped.set()
     thread.join()
-    return thread.clips, turns, gap
+    return result, thread.clips / seconds
 
 
 def main():
@@ -79,16 +78,14 @@ def main():
         for name, facts in kinds.items():
             measured = []
             for _ in range(arguments.repetitions):
-                alone, gap_alone = count_for(arguments.seconds)
-                clips, turns, gap = beside(videos, facts, arguments.seconds)
-                free, _, _ = beside(videos, facts, -arguments.seconds)
-                held = arguments.seconds * (1 - turns / alone) / clips
-                clip = arguments.seconds / free
-                measured.append((clip * 1e3, held * 1e3, 1 / held, clip / held, gap_alone * 1e3, gap * 1e3))
+                alone = start_operations(arguments.seconds)
+                _, clips_alone = beside(videos, facts, time.sleep, arguments.seconds)
+                both, clips = beside(videos, facts, start_operations, arguments.seconds)
+                measured.append((*alone, *both, clips_alone, clips))
             rows.append([name, *map(statistics.median, zip(*measured, strict=True))])
-        header = ["videos", "ms / clip", "lock held, ms", "clips / s at most", "reached by threads", "waits alone, ms",
-                  "waits, ms"]
-        print_table("One decoding thread, and one that counts", header, rows)
+        header = ["videos", "us / operation alone", "1 in 1000", "beside decoding", "1 in 1000", "clips / s alone",
+                  "beside operations"]
+        print_table("Small operations in the main thread, and a decoding thread", header, rows)
 
 
 if __name__ == "__main__":

@@ -64,7 +64,7 @@ class OneDecode:
         ids = np.repeat(np.arange(times, dtype=np.int32), len(spatial))
         source = TestSource([path] * times, ids, ids, np.tile(temporal, times), np.tile(spatial, times))
         clips = TestClips(length, rate, SCALE, SCALE, STARTS)
-        self._loader = TestLoader(source, clips, np.split(np.arange(len(ids)), times), 1, BadVideos())
+        self._loader = TestLoader(source, clips, np.split(np.arange(len(ids)), times), 1, BadVideos(), as_stored=True)
         for _ in range(3):
             self._step()
 
