@@ -1,3 +1,4 @@
+import ctypes
 import errno
 import gc
 import json
@@ -379,6 +380,26 @@ def test_the_damaged_video_is_always_the_same(shared):
         known = assert_frames(path, lambda n: [0, 27, 28, n - 1], VideoFactsCache(), expected)
         assert known.damage == ("1 packets do not decode, 1 frames decode only in part; "
                                 "used with the 49 frames that decode")
+
+
+def test_a_video_that_is_not_read_to_its_end_leaves_no_memory_behind():
+    class MallInfo(ctypes.Structure):
+        _fields_ = [(name, ctypes.c_size_t) for name in (
+            "arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "used", "fordblks", "keepcost")]
+
+    libc, cache = ctypes.CDLL(None), VideoFactsCache()
+    if not hasattr(libc, "mallinfo2"):
+        pytest.skip("needs glibc")
+    libc.mallinfo2.restype = MallInfo
+
+    def used_after(times):
+        for _ in range(times):
+            sample_frames(open_video(str(H264)), lambda count: (10, 50), ignore, cache, learn=True)
+        gc.collect()
+        return libc.mallinfo2().used
+
+    before = used_after(100)
+    assert used_after(300) - before < 300 * 50  # bytes
 
 
 def test_decoding_a_video_again_and_again_leaves_nothing_behind(tmp_path):

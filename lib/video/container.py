@@ -5,7 +5,7 @@ import logging
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Self
+from typing import Any, Self
 
 import av
 from av.stream import Disposition
@@ -86,6 +86,7 @@ class Container:
         try:
             self.stream = self._choose_stream(as_stored)
             self._start_decoder()
+            self._demuxer: Any = self._file.demux(self.stream)  # a generator; the stubs say less
         except BaseException:
             self._file.close()
             raise
@@ -98,6 +99,7 @@ class Container:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        self._demuxer.close()  # PyAV (18.1) would not free what it holds after the file is closed
         self._file.close()
 
     @property
@@ -119,7 +121,7 @@ class Container:
         try:
             if self._first:
                 yield self._first
-            for packet in self._file.demux(self.stream):
+            for packet in self._demuxer:
                 if packet.size:  # an empty one would end the decoding
                     yield packet
         except av.FFmpegError as error:
@@ -151,7 +153,7 @@ class Container:
         # Demuxers compare presentation times, which the index does not have: ask for the time before the next keyframe.
         try:
             self._file.seek(entries[after].timestamp - 1, stream=self.stream)
-            self._first = next(self._file.demux(self.stream))
+            self._first = next(self._demuxer)
         except (av.FFmpegError, StopIteration):
             return None
         return next((i for i in range(place, -1, -1) if entries[i].timestamp == self._first.dts), None)
