@@ -410,17 +410,8 @@ def test_a_path_is_looked_at_once(tmp_path, videos, call_tool, monkeypatch):
 
 
 def decoding(decoders):
-    """Ids of the processes that decode: the children of the keepers, which are children of the first process."""
-    session = decoders._keepers.pid
-    parents = {}
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            fields = (folder / "stat").read_text().rpartition(")")[2].split()
-        except OSError:
-            continue  # it has ended
-        if int(fields[3]) == session and fields[0] != "Z":
-            parents[int(folder.name)] = int(fields[1])
-    return {pid for pid, parent in parents.items() if parents.get(parent) == session}
+    """Ids of the processes that decode."""
+    return {worker._process.pid for worker in decoders._workers if worker._process.poll() is None}
 
 
 def wait_for(condition):
@@ -462,7 +453,7 @@ def test_a_process_that_dies_without_a_video_costs_none(videos):
     with DecoderProcesses(1, 60) as decoders:
         (pid,) = wait_for(lambda: decoding(decoders))
         os.kill(pid, signal.SIGKILL)
-        wait_for(lambda: decoding(decoders) - {pid})
+        wait_for(lambda: not decoding(decoders))
         outcomes = dict(decoders.decode(map(str, videos[:3])))
     assert [outcome.facts.count for outcome in outcomes.values()] == [10, 11, 12]
 
@@ -485,15 +476,19 @@ def test_a_process_that_has_met_a_bad_video_decodes_no_other(tmp_path, videos):
         assert decoding(decoders) == before
         ((_, outcome),) = decoders.decode([str(tmp_path / "bad.mp4")])
         assert outcome.facts.count == 0 and outcome.lasting
-        wait_for(lambda: decoding(decoders) - before)
+        wait_for(lambda: not decoding(decoders))
+        ((_, outcome),) = decoders.decode([str(videos[1])])
+        assert outcome.facts.count == 11
+        assert decoding(decoders).isdisjoint(before)
 
 
 def test_no_process_is_left(videos):
     with DecoderProcesses(2, 60) as decoders:
         outcomes = decoders.decode(map(str, videos))
         next(outcomes)
-        assert decoding(decoders)
-    wait_for(lambda: not decoding(decoders))
+        pids = decoding(decoders)
+        assert len(pids) == 2
+    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
 
 
 def test_a_video_that_is_remembered_as_bad_is_not_touched(tmp_path):

@@ -4,21 +4,16 @@
         for path, outcome in decoders.decode(paths):
             ...
 
-A worker is a keeper, a small process that has PyAV imported, and the decoding process that it forks. They share one
-end of a socket. A decoding process takes video after video as long as the videos are sound; after one that is not, it
-decodes no other: whatever a bad file has done to its memory is gone with it. If it dies, the keeper answers for the
-video that killed it, and forks the next.
-
-Not a process for every video: forking one, and page-faulting its memory again, takes several times as long as decoding
-a small video.
+A process takes video after video as long as the videos are sound. After one that is not, another process takes its
+place: whatever a bad file has done to its memory is gone with it. A process for every video would be slow: starting one
+takes several times as long as decoding a small video.
 """
 
 import contextlib
-import gc
 import json
 import os
 import resource
-import selectors
+import select
 import signal
 import socket
 import subprocess
@@ -28,7 +23,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import astuple, dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from video.bad_videos import BadVideo
 from video.sampling import open_video
@@ -38,17 +33,14 @@ _LIB = str(Path(__file__).resolve().parents[1])
 _PROGRAM = """
 import sys
 sys.path.insert(0, sys.argv[1])
-from video.decoder_processes import keep
-keep(sys.argv[2:])
+from video.decoder_processes import answer_tasks
+answer_tasks(*map(float, sys.argv[2:]))
 """
 
-_AHEAD = 8  # videos queued for a worker, so that it need not wait for us between two
+_AHEAD = 8  # videos given to a process, so that it need not wait for us between two
 _MESSAGE = 1 << 16  # bytes; longer than any path or answer
 _REASON = 2000  # characters
 _LEARNING = 2.5  # learning which packets may be left out takes at most twice as long as decoding
-
-# Exit status of a decoding process: nothing is left to do; another one is to continue.
-_DONE, _NEXT = 0, 10
 
 # Signals that a process brings on itself. Others come from outside: the out-of-memory killer, a user's kill.
 _CRASHES = {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL}
@@ -67,7 +59,7 @@ class Outcome:
 
 
 class DecoderProcesses:
-    """Workers that each decode one video at a time.
+    """Processes that each decode one video at a time.
 
     Args:
         workers: their number.
@@ -78,17 +70,7 @@ class DecoderProcesses:
 
     def __init__(self, workers: int, time_limit: float, as_stored: bool = False):
         self._time_limit = time_limit
-        pairs = [socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(workers)]
-        self._sockets = [ours for ours, _ in pairs]
-        theirs = [str(their.fileno()) for _, their in pairs]
-        # In a new session, which a Ctrl-C at the terminal does not reach, and which can be killed as a whole.
-        self._keepers = subprocess.Popen(
-            [sys.executable, "-c", _PROGRAM, _LIB, str(time_limit), str(int(as_stored)), *theirs],
-            pass_fds=[int(number) for number in theirs], stdin=subprocess.DEVNULL, start_new_session=True,
-            env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},  # a process that forks should have no threads
-        )  # fmt: skip
-        for _, their in pairs:
-            their.close()
+        self._workers = [_Worker(time_limit, as_stored) for _ in range(workers)]
 
     def __enter__(self) -> Self:
         return self
@@ -98,39 +80,28 @@ class DecoderProcesses:
 
     def close(self) -> None:
         """End all processes, whatever they are doing."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._keepers.pid, signal.SIGKILL)
-        self._keepers.wait()
-        for ours in self._sockets:
-            ours.close()
+        for worker in self._workers:
+            worker.end()
 
     def decode(self, paths: Iterable[str]) -> Iterator[tuple[str, Outcome]]:
         """Yield (path, Outcome) of every path, in order of completion. Raises RuntimeError for a bug."""
-        tasks = enumerate(paths)
-        given: dict[socket.socket, deque[tuple[int, str]]] = {ours: deque() for ours in self._sockets}
-        examined: dict[socket.socket, VideoFacts] = {}
-        with selectors.DefaultSelector() as selector:
-            for ours in self._sockets:
-                self._give(ours, given[ours], tasks)
-                selector.register(ours, selectors.EVENT_READ, ours)
-            while any(given.values()):
-                for key, _ in selector.select():
-                    ours = key.data
-                    for number, *answer in _messages(ours):
-                        # If a process was killed just after it had answered, its keeper has answered as well.
-                        if not given[ours] or given[ours][0][0] != number:
-                            continue
-                        kind, value = answer
-                        if kind == "decoded":
-                            examined[ours] = VideoFacts(*value)
-                            continue
-                        yield given[ours].popleft()[1], self._outcome(examined.pop(ours, None), kind, value)
-                    self._give(ours, given[ours], tasks)
-
-    def _give(self, ours, given, tasks):
-        for number, path in islice(tasks, _AHEAD - len(given)):
-            given.append((number, path))
-            ours.send(b"%d " % number + os.fsencode(path))
+        paths = iter(paths)
+        for worker in self._workers:
+            worker.give(islice(paths, _AHEAD))
+        while busy := [worker for worker in self._workers if worker.given]:
+            for worker in select.select(busy, [], [])[0]:
+                answer = worker.receive()
+                if answer is None:
+                    status = worker.restart()
+                    if status > 0:
+                        raise RuntimeError("a decoding process failed; its traceback is above")
+                    answer = ["died", -status] if status else None
+                elif answer[0] == "decoded":
+                    worker.examined, answer = VideoFacts(*answer[1]), None
+                if answer:
+                    outcome = self._outcome(worker.examined, *answer)
+                    yield worker.finish(), outcome
+                    worker.give(islice(paths, 1))
 
     def _outcome(self, facts, kind, value):
         """The last answer about a video; facts were known before, or are None."""
@@ -151,96 +122,101 @@ class DecoderProcesses:
         return Outcome(VideoFacts(0, reason), lasting=False)
 
 
-def _messages(ours):
-    """Yield what has arrived: [number of the video, ...] each. Raises RuntimeError if the other side is gone."""
-    flags = 0
-    while True:
+class _Worker:
+    """A decoding process, and the paths given to it that it has not finished, the one being decoded first.
+
+    examined: VideoFacts of that one, once it is decoded.
+    """
+
+    def __init__(self, time_limit: float, as_stored: bool):
+        self.given: deque[str] = deque()
+        self.examined: VideoFacts | None = None
+        self._arguments = [str(time_limit), str(int(as_stored))]
+        self._start()
+
+    def fileno(self) -> int:
+        """Of the socket that the process answers on."""
+        return self._socket.fileno()
+
+    def give(self, paths: Iterable[str]) -> None:
+        if not self.given and self._process.poll() is not None:  # it died, or met a video that is not sound
+            self.restart()
+        for path in paths:
+            self.given.append(path)
+            self._send(path)
+
+    def finish(self) -> str:
+        """Forget the video that was being decoded. Returns its path."""
+        self.examined = None
+        return self.given.popleft()
+
+    def receive(self) -> list[Any] | None:
+        """Wait for an answer (see answer_tasks); None: the process has ended."""
         try:
-            message = ours.recv(_MESSAGE, flags)
-        except BlockingIOError:
-            return
-        except ConnectionResetError:
-            message = b""
-        if not message:
-            raise RuntimeError("a decoding process failed; its traceback is above")
-        yield json.loads(message)
-        flags = socket.MSG_DONTWAIT
+            message = self._socket.recv(_MESSAGE)
+        except ConnectionResetError:  # it has ended, and comes before what was answered
+            message = self._socket.recv(_MESSAGE)
+        return json.loads(message) if message else None
+
+    def restart(self) -> int:
+        """Let another process take the place of one that has ended, and give it the paths except for the one that
+        killed it. Returns the exit status; negative: of which signal it died."""
+        status = self._process.wait()
+        self._socket.close()
+        self._start()
+        for path in islice(self.given, bool(status), None):
+            self._send(path)
+        return status
+
+    def end(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        self._socket.close()
+
+    def _start(self):
+        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            # In a new session, which a Ctrl-C at the terminal does not reach.
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", _PROGRAM, _LIB, str(theirs.fileno()), *self._arguments],
+                pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, start_new_session=True,
+                env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},
+            )  # fmt: skip
+
+    def _send(self, path):
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it has ended: restart() sends the path again
+            self._socket.send(os.fsencode(path))
 
 
 # ------------------------------------------------------------------------------------- the other side
 
 
-def keep(arguments: list[str]) -> None:
-    """The program of the keepers, one for each socket.
+def answer_tasks(descriptor: float, time_limit: float, as_stored: float) -> None:
+    """The program of a decoding process. Decodes and answers until a video is not sound, or nobody asks.
 
-    arguments: seconds per video, as_stored (0 or 1), the descriptors of the sockets.
+    Answers about a video, as JSON: ["decoded", VideoFacts], then ["learnt", VideoFacts]; or ["failed", [reason,
+    lasting]].
     """
-    time_limit, as_stored, descriptors = float(arguments[0]), bool(int(arguments[1])), list(map(int, arguments[2:]))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    gc.freeze()  # so that forked processes do not touch, and thereby copy, what exists now
-    for descriptor in descriptors:
-        if not os.fork():
-            for other in descriptors:
-                if other != descriptor:
-                    os.close(other)
-            _keep(socket.socket(fileno=descriptor), time_limit, as_stored)
-            os._exit(0)
-    for descriptor in descriptors:
-        os.close(descriptor)
-    for _ in descriptors:
-        os.wait()
+    theirs = socket.socket(fileno=int(descriptor))
 
+    def answer(kind, value):
+        # The alarm has no handler: it ends the process, even inside the decoder.
+        signal.setitimer(signal.ITIMER_REAL, _LEARNING * time_limit if kind == "decoded" else 0)
+        theirs.send(json.dumps([kind, value]).encode())
 
-def _keep(theirs, time_limit, as_stored):
-    """Let decoding processes answer until there are no more videos, and answer for those that died."""
-    while True:
-        pid = os.fork()
-        if not pid:
-            status = 1
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # nobody waits for answers any more
+        sound = True
+        while sound and (task := theirs.recv(_MESSAGE)):
+            signal.setitimer(signal.ITIMER_REAL, time_limit)
             try:
-                status = _decode(theirs, time_limit, as_stored)
-            except (BrokenPipeError, ConnectionResetError):  # nobody waits for answers any more
-                status = _DONE
-            except BaseException:
-                sys.excepthook(*sys.exc_info())
-            finally:
-                os._exit(status)
-        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-        if status < 0:
-            with contextlib.suppress(BlockingIOError):  # no task there: it was not decoding
-                task = theirs.recv(_MESSAGE, socket.MSG_DONTWAIT)
-                if not task:
-                    return
-                theirs.send(json.dumps([int(task.split(b" ", 1)[0]), "died", -status]).encode())
-        elif status != _NEXT:
-            return
-
-
-def _decode(theirs, time_limit, as_stored):
-    """Decode and answer until a video is not sound. Returns an exit status.
-
-    A task stays on the socket until its last answer: the first one there is the one being decoded.
-    """
-    while task := theirs.recv(_MESSAGE, socket.MSG_PEEK):
-        number, path = task.split(b" ", 1)
-
-        def answer(kind, value, number=number):
-            # The alarm has no handler: it ends the process, even inside the decoder.
-            signal.setitimer(signal.ITIMER_REAL, _LEARNING * time_limit if kind == "decoded" else 0)
-            theirs.send(json.dumps([int(number), kind, value]).encode())
-
-        signal.setitimer(signal.ITIMER_REAL, time_limit)
-        try:
-            facts = open_video(os.fsdecode(path), as_stored).learn(lambda facts: answer("decoded", astuple(facts)))
-            answer("learnt", astuple(facts))
-            sound = not facts.damage
-        except BadVideo as error:
-            answer("failed", [error.reason[:_REASON], error.lasting])
-            sound = False
-        except MemoryError:
-            answer("failed", ["the decoder runs out of memory", False])
-            sound = False
-        theirs.recv(_MESSAGE)
-        if not sound:
-            return _NEXT
-    return _DONE
+                video = open_video(os.fsdecode(task), bool(as_stored))
+                facts = video.learn(lambda facts: answer("decoded", astuple(facts)))
+                sound = not facts.damage
+                answer("learnt", astuple(facts))
+            except BadVideo as error:
+                sound = False
+                answer("failed", [error.reason[:_REASON], error.lasting])
+            except MemoryError:
+                sound = False
+                answer("failed", ["the decoder runs out of memory", False])
