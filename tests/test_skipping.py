@@ -24,6 +24,7 @@ from video.sampling import open_video, sample_frames
 from video.video import Stopped
 from video.video_facts import VideoFacts, VideoFactsCache
 
+MP4 = "mov,mp4,m4a,3gp,3g2,mj2"  # FFmpeg's name of the format
 PATH, COUNT, REORDER = str(H264), 90, 2
 FRAMES = [digest(frame) for frame in all_frames(PATH)]
 
@@ -100,7 +101,7 @@ def test_it_is_learnt_at_the_first_reading(numbers):
         known = cache.get(PATH, open_video(PATH).fingerprint)
         if not learn and known.skips is None:
             assert numbers == [COUNT]
-    assert known == VideoFacts(COUNT, None, skips=True, reorder=REORDER, closed=True)
+    assert known == VideoFacts(COUNT, None, skips=True, reorder=REORDER, closed=True, format=MP4)
     assert len(numbers) == 1 and numbers[0] < 40
 
 
@@ -136,6 +137,11 @@ def test_what_is_known_proves_wrong(tmp_path):
     other = write_video(tmp_path / "other.mp4", moving_square(40, 64, 96))
     expected = [digest(frame) for frame in all_frames(other)]
     assert clip(other, [9, 30], knowing(other, 40)) == [expected[9], expected[30]]
+    facts = VideoFacts(40, None, skips=True, reorder=REORDER, closed=True, format="matroska,webm")
+    cache = VideoFactsCache()
+    cache.put(str(other), open_video(str(other)).fingerprint, facts)
+    assert clip(other, [9, 30], cache) == [expected[9], expected[30]]
+    assert cache.get(str(other), open_video(str(other)).fingerprint).skips is None
     cut = tmp_path / "cut.mp4"  # its last third is zeros
     content = H264.read_bytes()
     start = content.index(b"mdat") + 4
@@ -401,7 +407,7 @@ def test_damage_that_the_decoder_conceals(tmp_path):
     assert len(concealed) >= 2
     with DecoderProcesses(1, 60) as decoders:
         found = dict(decoders.decode([PATH, *paths]))
-    assert found[PATH].facts == VideoFacts(COUNT, None, skips=True, reorder=REORDER, closed=True)
+    assert found[PATH].facts == VideoFacts(COUNT, None, skips=True, reorder=REORDER, closed=True, format=MP4)
     for path in concealed:
         facts = found[path].facts
         assert facts.count == len(all_frames(path)) and facts.skips is False

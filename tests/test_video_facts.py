@@ -156,10 +156,11 @@ def line(*content):
 def test_the_format(tmp_path, fingerprint, skips):
     """Files outlive versions of the program: this one's form is fixed."""
     file = tmp_path / "counts.txt"
-    known = VideoFacts(280, None, skips, reorder=2, turn=(0, 1, -1, 0), remarks={"rate": "60 frames a second"})
+    known = VideoFacts(280, None, skips, reorder=2, turn=(0, 1, -1, 0), remarks={"rate": "60 frames a second"},
+                       format="avi")
     VideoFactsCache(file).put("a b.mp4", fingerprint, known)
     assert file.read_bytes() == line("a b.mp4", [5, fingerprint.modified, False],
-                                     [280, None, skips, 2, False, [0, 1, -1, 0], {"rate": "60 frames a second"}])
+                                     [280, None, skips, 2, False, [0, 1, -1, 0], {"rate": "60 frames a second"}, "avi"])
     assert VideoFactsCache(file).get("a b.mp4", fingerprint) == known
 
 

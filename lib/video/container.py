@@ -11,6 +11,7 @@ import av
 from av.stream import Disposition
 
 from video.bad_videos import BadVideo
+from video.formats import UNSAFE_FORMATS
 
 # Another decoder may get more or fewer frames out of a damaged file.
 DECODER = f"pyav-{av.__version__} ffmpeg-{av.ffmpeg_version_info}"
@@ -24,12 +25,8 @@ logging.getLogger("libav").setLevel(logging.CRITICAL + 1)
 _MAX_PIXELS, _MAX_ASPECT = 1 << 25, 16
 _CODEC_OPTIONS = {"max_pixels": str(_MAX_PIXELS)}
 
-# Demuxers that open other files, addresses or scripts, and those that draw text as pictures.
-_REFUSED = {
-    "adf", "applehttp", "avisynth", "bintext", "concat", "dash", "hls", "idf", "image2", "imf", "lavfi", "rtp", "rtsp",
-    "sap", "sdp", "tty", "vapoursynth", "vobsub", "webm_dash_manifest", "xbin",
-}  # fmt: skip
-_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": ",".join(sorted(av.formats_available - _REFUSED))}
+_FILES_ONLY = {"protocol_whitelist": "file"}
+_FORMATS = {"format_whitelist": ",".join(sorted(av.formats_available - UNSAFE_FORMATS))}
 
 # A file without any of these at its start is text: perhaps a playlist, which FFmpeg would follow.
 _BINARY = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
@@ -65,8 +62,10 @@ class Container:
     Args:
         path: of the file. It is the only one that is opened.
         as_stored: whether to read the first video stream; otherwise the one that the ffmpeg program takes by default.
+        format_name: of its format, if known; finding it out takes a while.
 
     Attributes:
+        format: name of the file's format.
         stream: the av.VideoStream that is read.
         decoder: its av.VideoCodecContext.
         failures: number of packets so far that did not decode.
@@ -75,14 +74,16 @@ class Container:
     Raises BadVideo if there is no stream that FFmpeg can decode. Frames that are too large or thin raise it later.
     """
 
-    def __init__(self, path: str, as_stored: bool):
+    def __init__(self, path: str, as_stored: bool, format_name: str = ""):
         self.name = path
         try:
             # With the protocol named, a colon in the path cannot name another one.
-            self._file = av.open(f"file:{path}", options=_CODEC_OPTIONS, container_options=_OPTIONS,
+            self._file = av.open(f"file:{path}", format=format_name or None, options=_CODEC_OPTIONS,
+                                 container_options=_FILES_ONLY if format_name else _FILES_ONLY | _FORMATS,
                                  metadata_errors="replace")
         except (av.FFmpegError, ValueError) as error:
             raise self._unreadable("is not a video that FFmpeg can read", error) from None
+        self.format = self._file.format.name
         try:
             self.stream = self._choose_stream(as_stored)
             self._start_decoder()

@@ -52,7 +52,7 @@ class VideoFile:
             try:
                 self._read_needed(known, indices_of, keep, stopped)
                 return known
-            except packets.CannotSkip:  # the content has changed behind an unchanged fingerprint
+            except (packets.CannotSkip, BadVideo):  # the content has changed behind an unchanged fingerprint
                 known = None
         if known and not (learn and known.skips is None) and self._read(known, indices_of, keep, stopped):
             return known
@@ -71,8 +71,8 @@ class VideoFile:
         """See video.Video."""
         return self._read_to_end(lambda count: (), lambda places, frame: None, lambda: False, True, examined)[0]
 
-    def _open(self):
-        return Container(self.name, not self._upright)
+    def _open(self, format_name=""):
+        return Container(self.name, not self._upright, format_name)
 
     def _read_to_end(self, indices_of, keep, stopped, learn, examined=lambda facts: None):
         """Decode everything, keeping what the container's claim implies. Returns VideoFacts, and whether it was right.
@@ -100,7 +100,7 @@ class VideoFile:
             sound = not facts.damage and not messages and self.fingerprint.content <= MAX_BYTES
             order = find_order(self._open, survey.times, survey.checksums, stopped) if sound else None
             facts = replace(facts, skips=False) if order is None else replace(
-                facts, skips=True, reorder=order[0], closed=order[1])
+                facts, skips=True, reorder=order[0], closed=order[1], format=video.format)
         return facts, claimed == facts.count
 
     def _read(self, known, indices_of, keep, stopped):
@@ -122,7 +122,7 @@ class VideoFile:
     def _read_needed(self, known, indices_of, keep, stopped):
         """Decode only what the wanted frames need. Raises CannotSkip if that fails: what was kept does not count."""
         places = places_of(indices_of(known.count))
-        with self._open() as video:
+        with self._open(known.format) as video:
             listed = packets.read_wanted(video, places.keys(), known.reorder, known.closed)
             for rank, frame in packets.decode_needed(video, listed, places.keys()):
                 if stopped():

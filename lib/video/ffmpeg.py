@@ -7,12 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from utils.errors import UserError
+from video.formats import UNSAFE_FORMATS
 
-# Formats that are text. Most of them name other files, which ffmpeg would open.
-SCRIPTS = {
-    "avisynth", "concat", "dash", "hls", "imf", "rtp", "rtsp", "sap", "sdp", "tty", "vapoursynth", "vobsub",
-    "webm_dash_manifest",
-}
 # Lines that say that it failed, after a line that says why.
 UNSPECIFIC = (
     "Could not write header", "Error initializing output stream", "Error while opening encoder", "Conversion failed",
@@ -42,7 +38,7 @@ class Ffmpeg:
         formats = re.findall(r"^ *D[E ]? ?d? +(\S+)", self._list("-demuxers"), re.MULTILINE)
         if not formats:
             raise UserError(f"{program}: expected ffmpeg, got a program that lists no formats with -demuxers")
-        self._formats = ",".join(sorted(set(formats) - SCRIPTS))
+        self._formats = ",".join(sorted(set(formats) - UNSAFE_FORMATS))
 
     def has_encoder(self, name: str) -> bool:
         return re.search(rf"^ *V\S* +{name} ", self._list("-encoders"), re.MULTILINE) is not None

@@ -7,10 +7,11 @@ HEIGHT = 256
 # x264's options for videos that clips are cheap to read from, chosen by tests/bench/bench_for_clips.py. Seven frames of
 # eight are B-frames that no other frame needs: a reader decodes the wanted frames, and every eighth since the last
 # keyframe. fastdecode is without CABAC, deblocking and weighted prediction. The size that all this costs is partly won
-# back by encoding slowly and for fidelity (psy=0). One reference will do where the next one is eight frames away.
+# back by encoding slowly and for fidelity (psy=0). Two references will do where the next one is eight frames away.
 FOR_CLIPS = [
     "-preset", "slower", "-tune", "fastdecode", "-x264-params",
-    "keyint=80:bframes=7:b-adapt=0:b-pyramid=none:ref=1:psy=0:aq-strength=0.7",
+    "keyint=64:bframes=7:b-adapt=0:b-pyramid=none:ref=2:psy=0:aq-strength=0.7:"
+    "no-fast-pskip=1:subme=11",
 ]
 CRF = 21.5  # for the quality of x264's defaults, among them 23
 # Containers that hold H.264 and the time of every frame. FFmpeg tells a container by its contents, so another suffix

@@ -40,6 +40,7 @@ class VideoFacts:
         closed: if so, whether reading may begin at any keyframe (skip_check.py).
         turn: how frames are turned and mirrored (pixels.Turn), if they are not wanted as stored.
         remarks: {kind: what is unusual about a sound video}; kinds are those of survey.py.
+        format: name of the container's format, which need not be found out again, where packets may be left out.
     """
 
     count: int
@@ -49,11 +50,12 @@ class VideoFacts:
     closed: bool = False
     turn: Turn = None
     remarks: dict[str, str] = field(default_factory=dict)
+    format: str = ""
 
     def __post_init__(self):
         if isinstance(self.turn, list):  # from JSON
             object.__setattr__(self, "turn", tuple(self.turn))
-        expected = (int, str | None, bool | None, int, bool, tuple | None, dict)
+        expected = (int, str | None, bool | None, int, bool, tuple | None, dict, str)
         for value, kind in zip(astuple(self), expected, strict=True):
             if not isinstance(value, kind):
                 raise TypeError(f"expected {kind}, got {value!r}")

@@ -195,8 +195,9 @@ def _edits(kind, most, rng, folder):
 
 def _open_start(kind, codec, suffix, parameters, options, rng, folder):
     """Cut at a keyframe whose leading frames need what is gone, or in the middle of a refresh."""
-    made = track(codec, pictures(rng, *size(rng), 35, 50), parameters=parameters, **options)
-    keys = [place for place, packet in enumerate(made.packets[:-20]) if packet.is_keyframe][1:]
+    made = track(codec, pictures(rng, *size(rng), 60, 75), parameters=parameters, **options)
+    # What follows is long enough to recover: until then, it depends on FFmpeg's version how many frames are shown.
+    keys = [place for place, packet in enumerate(made.packets[:-40]) if packet.is_keyframe][1:]
     del made.packets[: rng.choice(keys or range(1, 10))]
     start = min(packet.pts for packet in made.packets)
     for packet in made.packets:
