@@ -115,15 +115,16 @@ class Worker:
 def measure(workers, calls, repetitions):
     """{name: (CPU seconds, wall seconds)} of a call: median over the repetitions, mean over the calls.
 
-    workers is {name: Worker}, and calls is a list of argument tuples. The workers take turns, in alternating order.
-    CPU time depends less on other load on the machine.
+    workers is {name: Worker}, and calls is a list of argument tuples. The workers take turns, in alternating order; in
+    its turn, one makes all calls, as a thread that reads clip after clip does: a single call would mostly find the
+    processor's caches filled by the others. CPU time depends less on other load on the machine.
     """
     taken = {name: [[] for _ in calls] for name in workers}
     for worker in workers.values():
         worker.time(*calls[0])
     for repetition in range(repetitions):
-        for i, call in enumerate(calls):
-            for name, worker in list(workers.items())[:: -1 if (repetition + i) % 2 else 1]:
+        for name, worker in list(workers.items())[:: -1 if repetition % 2 else 1]:
+            for i, call in enumerate(calls):
                 taken[name][i].append(worker.time(*call))
     return {
         name: tuple(
