@@ -35,7 +35,7 @@ OURS = " ".join(FOR_CLIPS)
 OPTIONS = {
     "x264's defaults": "",
     "--for_clips": OURS,
-    "keyframe every 32": OURS.replace("keyint=80", "keyint=32"),
+    "keyframe every 32": re.sub(r"keyint=\d+", "keyint=32", OURS),
     "B-frames where they pay": OURS.replace("b-adapt=0", "b-adapt=2"),
     "CABAC and deblocking": OURS.replace("-tune fastdecode ", ""),
     "keyframes only": "-x264-params keyint=1",
