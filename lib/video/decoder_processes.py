@@ -90,18 +90,18 @@ class DecoderProcesses:
             worker.give(islice(paths, _AHEAD))
         while busy := [worker for worker in self._workers if worker.given]:
             for worker in select.select(busy, [], [])[0]:
-                answer = worker.receive()
-                if answer is None:
-                    status = worker.restart()
-                    if status > 0:
-                        raise RuntimeError("a decoding process failed; its traceback is above")
-                    answer = ["died", -status] if status else None
-                elif answer[0] == "decoded":
-                    worker.examined, answer = VideoFacts(*answer[1]), None
-                if answer:
-                    outcome = self._outcome(worker.examined, *answer)
-                    yield worker.finish(), outcome
-                    worker.give(islice(paths, 1))
+                kind, value = worker.receive()
+                if kind == "decoded":
+                    worker.examined = VideoFacts(*value)
+                    continue
+                outcome = self._outcome(worker.examined, kind, value)
+                yield worker.finish(sound=kind == "learnt" and not outcome.facts.damage), outcome
+                worker.give(islice(paths, 1))
+
+    def renew(self) -> None:
+        """Start the processes now that decode() would have to start, as the last videos were not sound."""
+        for worker in self._workers:
+            worker.renew()
 
     def _outcome(self, facts, kind, value):
         """The last answer about a video; facts were known before, or are None."""
@@ -125,7 +125,7 @@ class DecoderProcesses:
 class _Worker:
     """A decoding process, and the paths given to it that it has not finished, the one being decoded first.
 
-    examined: VideoFacts of that one, once it is decoded.
+    examined: VideoFacts of that one, once it is decoded. spent: whether the process takes no more videos.
     """
 
     def __init__(self, time_limit: float, as_stored: bool):
@@ -139,34 +139,49 @@ class _Worker:
         return self._socket.fileno()
 
     def give(self, paths: Iterable[str]) -> None:
-        if not self.given and self._process.poll() is not None:  # it died, or met a video that is not sound
-            self.restart()
         for path in paths:
             self.given.append(path)
-            self._send(path)
+            if self.spent:
+                self.renew()
+            else:
+                self._send(path)
 
-    def finish(self) -> str:
-        """Forget the video that was being decoded. Returns its path."""
+    def finish(self, sound: bool) -> str:
+        """Forget the video that was being decoded, after whose end no process is left if it was not sound.
+
+        Returns its path.
+        """
         self.examined = None
-        return self.given.popleft()
+        path = self.given.popleft()
+        self.spent = not sound
+        if self.given:
+            self.renew()
+        return path
 
-    def receive(self) -> list[Any] | None:
-        """Wait for an answer (see answer_tasks); None: the process has ended."""
+    def receive(self) -> list[Any]:
+        """Wait for an answer (see answer_tasks), or for the end of the process: ["died", signal].
+
+        Raises RuntimeError if it ends in another way.
+        """
         try:
             message = self._socket.recv(_MESSAGE)
         except ConnectionResetError:  # it has ended, and comes before what was answered
             message = self._socket.recv(_MESSAGE)
-        return json.loads(message) if message else None
-
-    def restart(self) -> int:
-        """Let another process take the place of one that has ended, and give it the paths except for the one that
-        killed it. Returns the exit status; negative: of which signal it died."""
+        if message:
+            return json.loads(message)
         status = self._process.wait()
-        self._socket.close()
-        self._start()
-        for path in islice(self.given, bool(status), None):
-            self._send(path)
-        return status
+        if status >= 0:
+            raise RuntimeError("a decoding process failed; its traceback is above")
+        return ["died", -status]
+
+    def renew(self) -> None:
+        """Start a process in place of one that takes no more videos."""
+        if self.spent:
+            self._process.wait()
+            self._socket.close()
+            self._start()
+            for path in self.given:
+                self._send(path)
 
     def end(self) -> None:
         self._process.kill()
@@ -174,6 +189,7 @@ class _Worker:
         self._socket.close()
 
     def _start(self):
+        self.spent = False
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             # In a new session, which a Ctrl-C at the terminal does not reach.
@@ -184,8 +200,12 @@ class _Worker:
             )  # fmt: skip
 
     def _send(self, path):
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it has ended: restart() sends the path again
+        try:
             self._socket.send(os.fsencode(path))
+        except (BrokenPipeError, ConnectionResetError):
+            if len(self.given) == 1:  # it died while it had nothing to do; otherwise receive() finds out
+                self.spent = True
+                self.renew()
 
 
 # ------------------------------------------------------------------------------------- the other side

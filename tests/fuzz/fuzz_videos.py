@@ -110,6 +110,8 @@ class Videos(Area):
         return Case(str(path), size, f"{kind} {name}", known, rng.random() < 0.5)
 
     def _clear(self):
+        for decoders in self.decoders:
+            decoders.renew()
         for path in self.folder.iterdir():
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
