@@ -76,7 +76,11 @@ class Replicas:
         if self.processes == 1:
             return model
         device_ids = [self.device] if self.device.type == "cuda" else None
-        return DistributedDataParallel(model, device_ids, forward_sync_buffers=False, gradient_as_bucket_view=True)
+        parallel = DistributedDataParallel(model, device_ids, gradient_as_bucket_view=True)
+        # The constructor has made all buffers equal. Passes must not: it would cost a broadcast each, for statistics
+        # that only the root collects. (The argument for this is called differently before PyTorch 2.13.)
+        parallel.broadcast_buffers = False
+        return parallel
 
 
 def forward_backward(parallel_model: nn.Module, batch: Sequence[tuple[torch.Tensor, torch.Tensor]], replicas: Replicas,

@@ -15,9 +15,9 @@ import torch
 
 def set_precision(precision: str) -> None:
     """Let this process's GPUs round the factors of float32 products (tf32, bfloat16) or not (float32)."""
-    rounding = "ieee" if precision == "float32" else "tf32"
-    torch.backends.cuda.matmul.fp32_precision = rounding
-    torch.backends.cudnn.conv.fp32_precision = rounding  # type: ignore[attr-defined]  # not in its stubs
+    # Not `fp32_precision`: once that is set, reading the options below raises, and PyTorch itself reads them when it
+    # compiles and in cudnn.flags(). These set both.
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision != "float32"
 
 
 def leave_out_amx() -> None:
