@@ -6,6 +6,8 @@ import os
 import re
 import shutil
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -500,3 +502,19 @@ def test_a_video_that_is_remembered_as_bad_is_not_touched(tmp_path):
     facts = VideoFactsCache(tmp_path / "frame_counts.txt")
     with pytest.raises(BadVideo, match="crashes the decoder"):
         sample_frames(video, lambda count: (0,), lambda places, frame: pytest.fail("it was decoded"), facts)
+
+
+@pytest.mark.parametrize("name", ["/dev/stdout", "link", "link to a device"])
+def test_the_report_goes_through_links_and_into_devices(tmp_path, repo, name):
+    (tmp_path / "list.txt").write_text("none.mp4 0\n")
+    (tmp_path / "link").symlink_to("disk")
+    (tmp_path / "link to a device").symlink_to("/dev/null")
+    run = subprocess.run([sys.executable, repo / "tools/check_dataset.py", "--list", "list.txt", "--no_decode",
+                          "--json", name], cwd=tmp_path, capture_output=True, text=True)
+    assert run.returncode == 1 and "error:" not in run.stderr
+    if name == "/dev/stdout":
+        assert json.loads(run.stdout[run.stdout.index("{"):])["clean"] is False
+    else:
+        assert (tmp_path / name).is_symlink()
+    if name == "link":
+        assert json.loads((tmp_path / "disk").read_text())["clean"] is False

@@ -23,6 +23,7 @@ from utils.checkpoints import (
     save_checkpoint,
 )
 from utils.errors import UserError
+from utils.files import temporary_name
 
 PICKLES = Path(__file__).parent / "data" / "pickles"
 
@@ -192,7 +193,7 @@ def test_a_checkpoint_that_cannot_be_written_is_one_line_and_keeps_the_old_one(t
 def test_what_a_killed_process_left_is_cleared(tmp_path):
     model, path = tiny(), checkpoint_path(tmp_path, 1)
     save_checkpoint(path, model, momentum_of(model), 0.1, 1)
-    (path.parent / ".c2_model_iter2.pkl.123.tmp").write_bytes(b"half")
+    (path.parent / temporary_name("c2_model_iter2.pkl")).write_bytes(b"half")
     save_checkpoint(checkpoint_path(tmp_path, 3), model, momentum_of(model), 0.1, 3)
     assert sorted(os.listdir(path.parent)) == ["c2_model_iter1.pkl", "c2_model_iter3.pkl"]
 

@@ -12,7 +12,6 @@ from kinetics_tools import assert_one_line, run_tool
 
 from data.class_ids import read_class_ids
 from utils.errors import UserError
-from utils.files import atomic_write
 
 
 @pytest.fixture
@@ -20,33 +19,7 @@ def tool(repo, tmp_path):
     return partial(run_tool, repo, tmp_path)
 
 
-# atomic_write, class ids
-
-
-def test_atomic_write(tmp_path):
-    path = tmp_path / "file"
-    with atomic_write(path, "w") as file:
-        file.write("old")
-        assert not path.exists()
-    with pytest.raises(ZeroDivisionError), atomic_write(path, "w") as file:
-        file.write("new")
-        raise ZeroDivisionError
-    assert path.read_text() == "old"
-    assert os.listdir(tmp_path) == ["file"]
-    with pytest.raises(UserError, match="cannot be written: No such"), atomic_write(tmp_path / "no/file"):
-        pass
-    with pytest.raises(FileNotFoundError), atomic_write(path):
-        (tmp_path / "another").read_text()
-
-
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
-def test_atomic_write_without_space(tmp_path, monkeypatch):
-    full = open("/dev/full", "wb")  # noqa: SIM115
-    monkeypatch.setattr("utils.files.open", lambda path, mode: full, raising=False)
-    message = "x: cannot be written: No space left on device"
-    with pytest.raises(UserError, match=message), atomic_write(tmp_path / "x") as file:
-        file.write(b"text")
-    assert os.listdir(tmp_path) == []
+# Class ids
 
 
 def test_class_ids_of_kinetics(repo):

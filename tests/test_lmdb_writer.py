@@ -9,6 +9,7 @@ from video_files import read_items, write_list
 from data.lmdb_writer import clip_items, train_items, write_lmdb
 from data.records import parse_test, parse_train
 from utils.errors import UserError
+from utils.files import temporary_name
 
 
 def test_train_lmdb(tmp_path):
@@ -47,6 +48,29 @@ def test_nothing_is_replaced(tmp_path):
     assert (tmp_path / "out" / "data.mdb").read_bytes() == before
 
 
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_link_to_a_folder_is_followed(tmp_path, exists):
+    listed = write_list(tmp_path / "l.txt", ["a", "b"], [1, 2])
+    folder, link = tmp_path / "disk/folder", tmp_path / "link"
+    link.symlink_to(folder)
+    if exists:
+        folder.mkdir(parents=True)
+        left = folder / temporary_name("data.mdb")
+        left.mkdir()
+    before = folder.stat().st_ino if exists else None
+    assert write_lmdb(link, listed, train_items, sorted_keys=True) == len(read_items(link)) == 2
+    assert link.is_symlink() and os.listdir(folder) == ["data.mdb"]
+    assert not exists or folder.stat().st_ino == before  # a disk of its own could not be replaced
+
+
+def test_a_folder_that_exists_stays_empty_after_a_failure(tmp_path):
+    (tmp_path / "l.txt").write_text("a 1\nb\n")
+    (tmp_path / "out").mkdir()
+    with pytest.raises(UserError):
+        write_lmdb(tmp_path / "out", tmp_path / "l.txt", train_items, sorted_keys=True)
+    assert os.listdir(tmp_path / "out") == []
+
+
 def interrupted(entries):
     yield from list(train_items(entries))[:1]
     raise KeyboardInterrupt
@@ -71,7 +95,7 @@ def test_a_run_that_fails_leaves_nothing(tmp_path, monkeypatch, text, items_of, 
 
 def test_what_a_killed_process_of_the_same_number_left_is_no_obstacle(tmp_path):
     listed = write_list(tmp_path / "l.txt", ["a", "b"], [1, 2])
-    left = tmp_path / f".out.{os.getpid()}.tmp"
+    left = tmp_path / temporary_name("out")
     write_lmdb(left, write_list(tmp_path / "other.txt", [f"v{i}" for i in range(9)], range(9)), train_items, True)
     assert write_lmdb(tmp_path / "out", listed, train_items, sorted_keys=True) == len(read_items(tmp_path / "out")) == 2
     assert not left.exists()

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from data.lists import iter_list, open_list
 from data.records import encode_test_clip, encode_test_video, encode_train
 from utils.errors import UserError
-from utils.files import make_folder, temporary_folder_beside
+from utils.files import clear_leftovers, make_folder, sync_folder, temporary_folder
 
 TEMPORAL_POSITIONS = 10
 
@@ -53,7 +53,7 @@ def write_lmdb(dataset_dir: str | os.PathLike, list_file: str | os.PathLike, ite
     """Write the LMDB dataset_dir from a list. It appears under its name only when it is complete.
 
     Args:
-        dataset_dir: folder to make; an empty one may exist.
+        dataset_dir: folder to make; an empty one, or a symlink to one, may exist.
         list_file: the list.
         items_of: items_of(entries) yields the (key, value) pairs.
         sorted_keys: whether they come in bytewise order of the keys, which is faster.
@@ -64,18 +64,24 @@ def write_lmdb(dataset_dir: str | os.PathLike, list_file: str | os.PathLike, ite
     Raises:
         UserError: dataset_dir exists and is not empty, it cannot be written, or the list cannot be used.
     """
-    out = Path(dataset_dir)
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise UserError(f"{out} exists already; remove it or choose another --dataset_dir")
+    out = Path(os.path.realpath(dataset_dir))
+    exists = out.is_dir()
+    if exists:
+        clear_leftovers(out, "data.mdb".__eq__)
+    if os.path.lexists(out) and not (exists and not any(out.iterdir())):
+        raise UserError(f"{dataset_dir} exists already; remove it or choose another --dataset_dir")
+    # A folder that exists is filled and not replaced: it may be a disk of its own.
+    folder, name = (out, "data.mdb") if exists else (out.parent, out.name)
     with open_list(list_file) as lines:
-        make_folder(out.parent)
-        with temporary_folder_beside(out) as partial:
+        make_folder(folder)
+        with temporary_folder(folder, name) as partial:
             try:
                 records = _write(partial, lines, str(list_file), items_of, sorted_keys)
-                partial.rename(out)
+                (partial / "data.mdb" if exists else partial).rename(folder / name)
+                sync_folder(folder)
             except (lmdb.Error, OSError) as error:
                 full = " (is the disk full?)" if isinstance(error, lmdb.Error) else ""  # LMDB calls it an I/O error
-                raise UserError(f"{out}: cannot be written: {error}{full}") from error
+                raise UserError(f"{dataset_dir}: cannot be written: {error}{full}") from error
     return records
 
 

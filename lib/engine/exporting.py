@@ -23,7 +23,7 @@ from models.resnet_video import ResNetVideo
 from utils.checkpoints import load_weights
 from utils.collections import AttrDict
 from utils.errors import UserError
-from utils.files import atomic_write, make_folder, temporary_beside
+from utils.files import atomic_file, atomic_write, make_folder
 
 # Largest difference of scores up to which a file counts as the network.
 MAX_DIFFERENCE = 1e-5
@@ -74,12 +74,11 @@ def export_model(cfg: AttrDict, kind: str, output: str, state_dict_file: str | N
     make_folder(path.parent)
     shape = protocol.clip_shape
     network.check_size(*shape[1:])
-    with temporary_beside(path) as temporary:
+    with atomic_file(path) as temporary:
         difference = _write_and_compare(cfg, kind, network, training, shape, temporary)
         if not difference <= MAX_DIFFERENCE:
             raise UserError(f"{path}: not written: its scores differ from the network's by {difference:.1e}, "
                             f"expected at most {MAX_DIFFERENCE:.0e}")
-        os.replace(temporary, path)
     facts = provenance(kind, config_as_tested(cfg, protocol), weights_file, path, difference) | training
     if kind in PROGRAMS:
         facts["input"], facts["output"] = interface(cfg, shape)

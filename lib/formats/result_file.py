@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 
 from utils.errors import UserError
-from utils.files import temporary_beside
+from utils.files import atomic_file
 
 TODO, SCORED, UNREADABLE = 0, 1, 2
 
@@ -66,16 +66,14 @@ class ResultFile:
                         f"another {' and '.join(differing) or 'size'}: {advice}")
 
     def _create(self, attributes, rows, columns, constants):
-        with temporary_beside(self.path) as temporary:
-            with h5py.File(temporary, "w") as file:
-                file.attrs.update(attributes)
-                for name, values in constants.items():
-                    dtype = None if isinstance(values, np.ndarray) else h5py.string_dtype()
-                    file.create_dataset(name, data=values, dtype=dtype)
-                for name, shape in columns.items():
-                    _allocate(file, name, (rows, *shape), np.float32)
-                _allocate(file, "status", (rows,), np.uint8)
-            os.replace(temporary, self.path)
+        with atomic_file(self.path) as temporary, h5py.File(temporary, "w") as file:
+            file.attrs.update(attributes)
+            for name, values in constants.items():
+                dtype = None if isinstance(values, np.ndarray) else h5py.string_dtype()
+                file.create_dataset(name, data=values, dtype=dtype)
+            for name, shape in columns.items():
+                _allocate(file, name, (rows, *shape), np.float32)
+            _allocate(file, "status", (rows,), np.uint8)
 
     def write(self, rows: np.ndarray, values: np.ndarray | None, status: int) -> None:
         """Set the rows (ascending array) of one status.

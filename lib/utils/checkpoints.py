@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from formats.blobs import Checkpoint, blob_name, describe, is_weight, model_blobs, momentum_name, read_checkpoint
 from formats.caffe2_pickle import PickleError, dump
 from utils.errors import UserError
-from utils.files import temporary_name
+from utils.files import clear_leftovers
 
 logger = logging.getLogger(__name__)
 
@@ -224,11 +224,10 @@ def save_checkpoint(path: str | PathLike, model: nn.Module, momentum: dict[str, 
     blobs |= {"lr": np.array(float(lr), np.float32), "model_iter": int(model_iter)}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Left by a killed process: nobody will finish it, and it is as large as a checkpoint.
-        for leftover in path.parent.glob(temporary_name("c2_model_iter*", "*")):
-            leftover.unlink(missing_ok=True)
     except OSError as error:
         raise UserError(f"{error.filename}: cannot be written: {error.strerror}") from error
+    # Of any iteration: nobody will finish them, and they are as large as a checkpoint.
+    clear_leftovers(path.parent, CHECKPOINT_NAME.fullmatch)
     dump({"blobs": blobs} if state is None else {"blobs": blobs, "state": state}, path)
 
 

@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "lib"))
 
 from utils.cli import run
 from utils.errors import UserError
-from utils.files import atomic_write, make_folder, temporary_beside
+from utils.files import atomic_file, atomic_write, make_folder
 from video.bad_videos import BadVideo
 from video.sampling import count_frames
 
@@ -93,7 +93,7 @@ def render(scene: Scene, label: str) -> list[np.ndarray]:
 def write_video(path: Path, frames: list[np.ndarray], rate: int) -> None:
     """Write frames as MPEG-4 into path. The file appears under its name only when it is complete."""
     height, width = frames[0].shape[:2]
-    with temporary_beside(path, path.suffix) as part:
+    with atomic_file(path, path.suffix) as part:
         writer = cv2.VideoWriter(str(part), cv2.VideoWriter_fourcc(*"mp4v"), rate, (width, height))
         if not writer.isOpened():
             raise UserError(f"{path}: OpenCV cannot write an MPEG-4 video here")
@@ -103,9 +103,6 @@ def write_video(path: Path, frames: list[np.ndarray], rate: int) -> None:
         # The writer does not report a full disk.
         if readable_frames(part) != len(frames):
             raise UserError(f"{path}: OpenCV cannot write the whole video here: is the disk full?")
-        with open(part, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(part, path)
 
 
 def readable_frames(path: Path) -> int:

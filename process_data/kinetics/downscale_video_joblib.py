@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "lib"))
 from data.lists import open_list, split_line  # noqa: E402
 from utils import cli  # noqa: E402
 from utils.errors import UserError  # noqa: E402
-from utils.files import atomic_write, make_folder, temporary_name  # noqa: E402
+from utils.files import atomic_file, atomic_write, make_folder  # noqa: E402
 from video.ffmpeg import ContainerError, Ffmpeg, FfmpegError  # noqa: E402
 from video.rescaling import Rescaling  # noqa: E402
 
@@ -184,7 +184,7 @@ def downscale_all(
             for future in tqdm(as_completed(futures), total=len(futures), unit="video"):
                 try:
                     future.result()
-                except (FfmpegError, OSError) as error:
+                except (FfmpegError, OSError, UserError) as error:
                     failures[futures[future]] = str(error)
         except KeyboardInterrupt:
             pool.shutdown(wait=False, cancel_futures=True)
@@ -203,17 +203,9 @@ def downscale(ffmpeg: Ffmpeg, rescaling: Rescaling, source: Path, target: Path) 
         raise FfmpegError(f"no such file: {source}")
     ffmpeg.check_video(source)
     target.parent.mkdir(parents=True, exist_ok=True)
-    # ffmpeg chooses the format by the suffix. One name for all runs, which a lock keeps apart: so what a killed run has
-    # left is found. It is removed first, as a process of that run may still write to it.
-    partial = target.with_name(temporary_name(target.name, "downscale", target.suffix))
-    partial.unlink(missing_ok=True)
-    try:
+    # ffmpeg chooses the format by the suffix.
+    with atomic_file(target, target.suffix) as partial:
         convert(ffmpeg, rescaling, source, partial)
-        with open(partial, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(partial, target)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def convert(ffmpeg: Ffmpeg, rescaling: Rescaling, source: Path, target: Path) -> None:
