@@ -211,9 +211,10 @@ def _sync(path: Path) -> None:
 def _regular_target(path: StrPath) -> Path:
     """The file that `path` leads to, which may not exist yet. UserError if there is something else than a file."""
     mode = _mode(path)
+    if mode is not None and stat.S_ISDIR(mode):
+        raise UserError(f"{path}: cannot be written: Is a directory")
     if mode is not None and not stat.S_ISREG(mode):
-        what = "a folder" if stat.S_ISDIR(mode) else "a device, FIFO or socket"
-        raise UserError(f"{path}: expected the name of a file to write, got {what}")
+        raise UserError(f"{path}: expected the name of a file to write, got a device, FIFO or socket")
     return Path(os.path.realpath(path))
 
 
