@@ -9,6 +9,7 @@ checkpoint of the small network and {log} the log of its training. {job} stands 
 that training, with {tmp}/run for CHECKPOINT.DIR; {test} for {job} and what its test needs.
 """
 
+import fcntl
 import logging
 import os
 import pickle
@@ -111,6 +112,12 @@ def norm_of_negative_variance(path, job):
 def name_with_line_break(path, job):
     path.mkdir(parents=True)
     (path / "a\nb.mp4").write_text("")
+
+
+def lock_of_another_run(path, job):
+    path.write_text('{"host": "node7", "process": 4711, "since": "2026-11-27 10:00:00+00:00", "machine": ""}')
+    lock_of_another_run.file = open(path)  # noqa: SIM115
+    fcntl.flock(lock_of_another_run.file, fcntl.LOCK_EX)
 
 
 GOOD = "{data}/tall.mp4 1\n"
@@ -416,6 +423,14 @@ OUTPUT = {
     "its checkpoints are a file": (
         "train_net_video {job} CHECKPOINT.DIR {tmp}/f", "{tmp}/f/checkpoints: cannot be created: File exists",
         {"f/checkpoints": ""}),
+    "a folder in use": (
+        "train_net_video {job}",
+        "{tmp}/run/run.lock: another run uses this folder: process 4711 on node7, since 2026-11-27 10:00:00+00:00; "
+        "wait for its end, or use another CHECKPOINT.DIR", {"run/run.lock": lock_of_another_run}),
+    "a folder in use, for a test": (
+        "test_net_video {test}",
+        "{tmp}/run/run.lock: another run uses this folder: process 4711 on node7, since 2026-11-27 10:00:00+00:00; "
+        "wait for its end, or use another CHECKPOINT.DIR", {"run/run.lock": lock_of_another_run}),
     "all checkpoints are damaged": (
         "train_net_video {job} CHECKPOINT.DIR {tmp}/f",
         "{tmp}/f/checkpoints: no checkpoint can be read (1 tried; the last error: {tmp}/f/checkpoints/"

@@ -12,6 +12,7 @@ from core.config import print_cfg
 from data.data_builder import protocol_of_test, read_ground_truth, test_source
 from data.test_protocol import TestProtocol
 from engine.interruption import EXIT_INTERRUPTED, Interrupted, Interruption
+from engine.run_lock import only_run_in
 from engine.scoring import identity, score_clips
 from formats.result_file import SCORED, ResultFile
 from models.model_builder_video import load_model
@@ -46,6 +47,7 @@ def test_net(cfg, replicas) -> int:
         scores_file, computed_from = None, {}
         if replicas.is_root:
             make_writable_folder(folder)
+            stack.enter_context(only_run_in(folder))
             computed_from = identity(cfg, protocol, source)
             scores_file = stack.enter_context(ResultFile(
                 folder / "results_scores.h5", "scores of a test", computed_from, len(source),

@@ -10,6 +10,7 @@ from engine.evaluation import evaluate
 from engine.interruption import EXIT_INTERRUPTED, Interrupted, Interruption
 from engine.replicas import forward_backward
 from engine.resume_state import ResumeState
+from engine.run_lock import only_run_in
 from engine.solver import Solver
 from engine.tensorboard_events import Events
 from engine.testing import config_after_training, test_net
@@ -39,8 +40,15 @@ def train_net(cfg, replicas) -> int:
     """Train, then test the last checkpoint if TRAIN.TEST_AFTER_TRAIN. Returns the exit status."""
     print_cfg(cfg)
     log_options_without_effect(cfg)
-    if replicas.is_root:
-        make_writable_folder(Path(cfg.CHECKPOINT.DIR, "checkpoints"))
+    with contextlib.ExitStack() as stack:
+        if replicas.is_root:
+            make_writable_folder(Path(cfg.CHECKPOINT.DIR, "checkpoints"))
+            stack.enter_context(only_run_in(cfg.CHECKPOINT.DIR))
+        return train_and_test(cfg, replicas)
+
+
+def train_and_test(cfg, replicas) -> int:
+    """train_net in a folder that no other run uses."""
     if cfg.TRAIN.TEST_AFTER_TRAIN:
         warn_of_missing_test_data(cfg)
     training = Training(cfg, replicas)

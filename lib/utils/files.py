@@ -94,6 +94,11 @@ def _is_alive(process: int, path: str) -> bool:
     if process == os.getpid():
         # In containers the process before this one often had the same number.
         return os.path.realpath(path) in _in_use
+    return process_exists(process)
+
+
+def process_exists(process: int) -> bool:
+    """Whether there is a process of this number on this host."""
     try:
         os.kill(process, 0)
     except (ProcessLookupError, OverflowError):

@@ -1,0 +1,201 @@
+"""One run for each folder: a lock that says who holds it.
+
+The lock is a file in the folder, held with flock, which ends with its process. Some network file systems do not pass
+flock on to other machines, so the holder also touches the file again and again: from another machine, that is how a
+living run is told from one that has died without removing its file.
+"""
+
+import contextlib
+import datetime
+import fcntl
+import json
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from utils.errors import UserError
+from utils.files import StrPath, process_exists
+
+logger = logging.getLogger(__name__)
+
+LOCK_NAME = "run.lock"
+TOUCH_SECONDS = 10.0
+# Without a touch for so long, a run on another machine is taken for dead.
+SILENCE_SECONDS = 60.0
+
+_held: set[str] = set()  # real paths of the folders whose locks this process has
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who holds a lock, or has left it behind. machine: what tells machines apart, also after a restart."""
+
+    host: str
+    process: int
+    since: str
+    machine: str
+
+    def __str__(self) -> str:
+        return f"process {self.process} on {self.host}, since {self.since}"
+
+    @classmethod
+    def this_process(cls) -> "Holder":
+        now = datetime.datetime.now().astimezone().isoformat(" ", "seconds")
+        return cls(socket.gethostname(), os.getpid(), now, _machine())
+
+
+def _machine() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return socket.gethostname()
+
+
+@contextlib.contextmanager
+def only_run_in(folder: StrPath) -> Iterator[None]:
+    """Hold the lock of an existing folder, as long as the block lasts; a run that holds it already goes on.
+
+    Raises:
+        UserError: another run holds it, or the file cannot be written.
+    """
+    path, real = Path(folder, LOCK_NAME), os.path.realpath(folder)
+    if real in _held:
+        yield
+        return
+    try:
+        descriptor = _acquire(path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written: {error.strerror}") from error
+    ended = threading.Event()
+    touching = threading.Thread(target=_keep_touching, args=(descriptor, ended), daemon=True)
+    touching.start()
+    _held.add(real)
+    try:
+        yield
+    finally:
+        _held.discard(real)
+        ended.set()
+        touching.join()
+        _release(path, descriptor)
+
+
+def _acquire(path: Path) -> int:
+    """A descriptor of the locked file, which names this process."""
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            flock_works = _flock(descriptor, path)
+            _check_left_behind(path, descriptor, flock_works)
+            is_lock = _is_at(path, descriptor)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        if not is_lock:  # its holder has removed it meanwhile
+            os.close(descriptor)
+            continue
+        try:
+            _write_holder(descriptor)
+        except BaseException:
+            _release(path, descriptor)
+            raise
+        return descriptor
+
+
+def _write_holder(descriptor: int) -> None:
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, json.dumps(asdict(Holder.this_process())).encode(), 0)
+    os.fsync(descriptor)
+
+
+def _flock(descriptor: int, path: Path) -> bool:
+    """Lock an open file. False if its file system has no locks. Raises UserError if another process has the lock."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise _occupied(path, _read_holder(descriptor, patience=1)) from None
+    except OSError as error:
+        logger.warning("%s: cannot be locked (%s): make sure that no other run uses this folder", path, error.strerror)
+        return False
+    return True
+
+
+def _check_left_behind(path: Path, descriptor: int, flock_works: bool) -> None:
+    """Raise UserError if what an unlocked file says is of a run that lives after all."""
+    holder = _read_holder(descriptor)
+    if holder is None:
+        return
+    if holder.machine == _machine():
+        if not flock_works and process_exists(holder.process):
+            raise _occupied(path, holder)
+        logger.info("%s: left behind by %s, which has ended", path, holder)
+        return
+    logger.warning("%s: names %s, a machine whose processes are not seen from here: waiting up to %.0f seconds for a "
+                   "sign of life", path, holder, SILENCE_SECONDS)
+    if _is_touched(path, SILENCE_SECONDS):
+        raise _occupied(path, holder)
+    logger.info("%s: no sign of life: left behind by a run that has ended", path)
+
+
+def _is_touched(path: Path, seconds: float) -> bool:
+    """Whether a file is touched within some seconds. Its times are not compared with the clock of this machine."""
+    deadline = time.monotonic() + seconds
+    first = _touched_at(path)
+    while time.monotonic() < deadline:
+        time.sleep(min(1.0, seconds / 20))
+        if (now := _touched_at(path)) != first:
+            return now is not None
+    return False
+
+
+def _touched_at(path: Path) -> int | None:
+    """Time of the last change of a file; None if it has been removed."""
+    try:
+        with open(path, "rb") as file:  # opened each time: NFS asks the server anew only then
+            return os.fstat(file.fileno()).st_mtime_ns
+    except FileNotFoundError:
+        return None
+
+
+def _read_holder(descriptor: int, patience: float = 0) -> Holder | None:
+    """Whom a file names; None if it names nobody. It may be that its holder is just writing it."""
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            holder = Holder(**json.loads(os.pread(descriptor, 10_000, 0)))
+            if isinstance(holder.process, int) and holder.process > 0:
+                return holder
+        except (ValueError, TypeError):
+            pass
+        if time.monotonic() >= deadline:
+            return None
+        time.sleep(0.05)
+
+
+def _occupied(path: Path, holder: Holder | None) -> UserError:
+    who = "a process that it does not name" if holder is None else str(holder)
+    return UserError(f"{path}: another run uses this folder: {who}; wait for its end, or use another CHECKPOINT.DIR")
+
+
+def _keep_touching(descriptor: int, ended: threading.Event) -> None:
+    while not ended.wait(TOUCH_SECONDS):
+        with contextlib.suppress(OSError):
+            os.utime(descriptor)
+
+
+def _is_at(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
+def _release(path: Path, descriptor: int) -> None:
+    with contextlib.suppress(OSError):  # the disk may have become read-only
+        if _is_at(path, descriptor):
+            os.unlink(path)
+    os.close(descriptor)
