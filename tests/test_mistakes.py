@@ -659,6 +659,7 @@ def run(monkeypatch, capfd, filled_in):
         tool, *words = shlex.split(filled_in(typed))
         monkeypatch.setattr(sys, "argv", [str(TOOLS[tool]), *words])
         monkeypatch.syspath_prepend(TOOLS[tool].parent)
+        monkeypatch.setattr("utils.stopping.stop_when_asked", lambda: None)  # these tests go on
         with pytest.raises(SystemExit) as ending:
             runpy.run_path(str(TOOLS[tool]), run_name="__main__")
         return ending.value.code, *capfd.readouterr()

@@ -10,6 +10,11 @@ position in time; or with --average a row for each video. Run the same command a
 
 import _init_paths  # noqa: F401, I001  (puts lib/ on the path)
 
+from utils.stopping import stop_when_asked
+
+if __name__ == "__main__":
+    stop_when_asked()  # from here on, as the imports below take seconds
+
 import argparse
 from functools import partial
 

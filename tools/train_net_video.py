@@ -6,6 +6,11 @@
 
 import _init_paths  # noqa: F401, I001  (puts lib/ on the path)
 
+from utils.stopping import stop_when_asked
+
+if __name__ == "__main__":
+    stop_when_asked()  # from here on, as the imports below take seconds
+
 import argparse
 import logging
 import sys

@@ -14,7 +14,6 @@ import torch
 from core.config import log_options_without_effect, print_cfg
 from data.data_builder import protocol_of_test
 from data.sources import expand_test_videos
-from engine.interruption import EXIT_INTERRUPTED, Interrupted, Interruption
 from engine.scoring import identity, score_clips
 from engine.testing import config_as_tested
 from formats.result_file import SCORED, UNREADABLE, ResultFile
@@ -82,8 +81,8 @@ def open_features(cfg, protocol, source, videos, shapes, output, average,
     return file, VideoMeans(file, source.video_indices) if average else file
 
 
-def extract(cfg, replicas, videos: list[str], blobs: list[str], output: str, average=False, pool=False) -> int:
-    """Compute and write the features that are not there yet. Returns the exit status.
+def extract(cfg, replicas, videos: list[str], blobs: list[str], output: str, average=False, pool=False) -> None:
+    """Compute and write the features that are not there yet.
 
     Args:
         cfg: configuration; its test protocol says which clips are taken, TEST.PARAMS_FILE the weights.
@@ -124,12 +123,7 @@ def extract(cfg, replicas, videos: list[str], blobs: list[str], output: str, ave
             stack.enter_context(file)
             logger.info("Features: %s of %s: %s; %.2f GB", protocol, blobs, shapes,
                         4e-9 * len(file.status) * sum(map(math.prod, shapes.values())))
-        try:
-            with Interruption(replicas) as interruption:
-                score_clips(features, cfg, protocol, source, np.arange(len(source)), replicas, writer, interruption)
-        except Interrupted:
-            return EXIT_INTERRUPTED
+        score_clips(features, cfg, protocol, source, np.arange(len(source)), replicas, writer)
         if file is not None:
             logger.info("Features saved to: %s (%d rows, %d of videos that could not be read)", output,
                         (file.status == SCORED).sum(), (file.status == UNREADABLE).sum())
-    return 0

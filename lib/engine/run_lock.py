@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from utils import stopping
 from utils.errors import UserError
 from utils.files import StrPath, process_exists
 
@@ -28,7 +29,16 @@ TOUCH_SECONDS = 10.0
 # Without a touch for so long, a run on another machine is taken for dead.
 SILENCE_SECONDS = 60.0
 
-_held: set[str] = set()  # real paths of the folders whose locks this process has
+# Real path of a folder whose lock this process has -> the lock's path and descriptor.
+_held: dict[str, tuple[Path, int]] = {}
+
+
+def _release_all() -> None:
+    for held in list(_held.values()):
+        _release(*held)
+
+
+stopping.at_last(_release_all)
 
 
 @dataclass(frozen=True)
@@ -68,72 +78,77 @@ def only_run_in(folder: StrPath) -> Iterator[None]:
         yield
         return
     try:
-        descriptor = _acquire(path)
+        descriptor = _acquire(path, real)
     except OSError as error:
         raise UserError(f"{path}: cannot be written: {error.strerror}") from error
     ended = threading.Event()
     touching = threading.Thread(target=_keep_touching, args=(descriptor, ended), daemon=True)
     touching.start()
-    _held.add(real)
     try:
         yield
     finally:
-        _held.discard(real)
         ended.set()
         touching.join()
         _release(path, descriptor)
+        del _held[real]
 
 
-def _acquire(path: Path) -> int:
-    """A descriptor of the locked file, which names this process."""
+def _acquire(path: Path, real: str) -> int:
+    """A descriptor of the locked file, which names this process; it is in _held."""
+    dead = None  # the holder that has given no sign of life
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        try:
-            flock_works = _flock(descriptor, path)
-            _check_left_behind(path, descriptor, flock_works)
-            is_lock = _is_at(path, descriptor)
-        except BaseException:
-            os.close(descriptor)
-            raise
-        if not is_lock:  # its holder has removed it meanwhile
-            os.close(descriptor)
-            continue
-        try:
-            _write_holder(descriptor)
-        except BaseException:
-            _release(path, descriptor)
-            raise
-        return descriptor
+        with stopping.held():  # between the making of the file and the note of it
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            try:
+                stranger = _lock(descriptor, path)
+                if stranger == dead and _is_at(path, descriptor):
+                    _write_holder(path, descriptor)
+                    _held[real] = path, descriptor
+                    return descriptor
+            except BaseException:
+                os.close(descriptor)
+                raise
+            os.close(descriptor)  # perhaps its holder has removed it meanwhile
+        if stranger is not None:
+            _await_sign_of_life(path, stranger)
+        dead = stranger
 
 
-def _write_holder(descriptor: int) -> None:
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, json.dumps(asdict(Holder.this_process())).encode(), 0)
-    os.fsync(descriptor)
+def _write_holder(path: Path, descriptor: int) -> None:
+    """Name this process in its lock; a file that cannot be written is removed."""
+    try:
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, json.dumps(asdict(Holder.this_process())).encode(), 0)
+        os.fsync(descriptor)
+    except OSError:
+        path.unlink()
+        raise
 
 
-def _flock(descriptor: int, path: Path) -> bool:
-    """Lock an open file. False if its file system has no locks. Raises UserError if another process has the lock."""
+def _lock(descriptor: int, path: Path) -> Holder | None:
+    """Lock an open file. Returns whom it names if nobody can tell from here whether that one is alive.
+
+    Raises UserError if another run has the lock.
+    """
+    flock_works = True
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise _occupied(path, _read_holder(descriptor, patience=1)) from None
     except OSError as error:
         logger.warning("%s: cannot be locked (%s): make sure that no other run uses this folder", path, error.strerror)
-        return False
-    return True
-
-
-def _check_left_behind(path: Path, descriptor: int, flock_works: bool) -> None:
-    """Raise UserError if what an unlocked file says is of a run that lives after all."""
+        flock_works = False
     holder = _read_holder(descriptor)
-    if holder is None:
-        return
-    if holder.machine == _machine():
-        if not flock_works and process_exists(holder.process):
-            raise _occupied(path, holder)
-        logger.info("%s: left behind by %s, which has ended", path, holder)
-        return
+    if holder is None or holder.machine != _machine():
+        return holder
+    if not flock_works and process_exists(holder.process):
+        raise _occupied(path, holder)
+    logger.info("%s: left behind by %s, which has ended", path, holder)
+    return None
+
+
+def _await_sign_of_life(path: Path, holder: Holder) -> None:
+    """Raise UserError if the holder of a lock, on another machine, is alive."""
     logger.warning("%s: names %s, a machine whose processes are not seen from here: waiting up to %.0f seconds for a "
                    "sign of life", path, holder, SILENCE_SECONDS)
     if _is_touched(path, SILENCE_SECONDS):

@@ -42,7 +42,7 @@ def passes_of_videos(path_ids: np.ndarray, ordinals: np.ndarray, size: int) -> l
 
 
 @torch.inference_mode()
-def score_clips(model, cfg, protocol, source, ordinals, replicas, scores_file, interruption) -> None:
+def score_clips(model, cfg, protocol, source, ordinals, replicas, scores_file) -> None:
     """Score the given records into the root's ResultFile, except those already there; each video by one process.
 
     Which clips share a forward pass depends on their video alone, so that a test that was interrupted and resumed, or
@@ -54,7 +54,6 @@ def score_clips(model, cfg, protocol, source, ordinals, replicas, scores_file, i
         source: TestSource.
         ordinals: numbers of the records to score.
         scores_file: the root's ResultFile (or what writes as one); None in other processes.
-        interruption: Interruption.
     """
     status = replicas.gather(scores_file.status if replicas.is_root else None)[0]
 
@@ -71,7 +70,6 @@ def score_clips(model, cfg, protocol, source, ordinals, replicas, scores_file, i
     with test_loader(cfg, replicas, protocol, source, planned_here, bad_videos) as loader:
         work = zip(planned_here, loader, strict=True)
         for i in range(rounds):
-            interruption.check()
             timer.tic()
             scored = [(planned, good, model(prepare.clips(clips)).float().cpu().numpy() if len(good) else None)
                       for planned, (clips, good) in itertools.islice(work, at_once)]

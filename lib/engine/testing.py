@@ -11,7 +11,6 @@ import numpy as np
 from core.config import print_cfg
 from data.data_builder import protocol_of_test, read_ground_truth, test_source
 from data.test_protocol import TestProtocol
-from engine.interruption import EXIT_INTERRUPTED, Interrupted, Interruption
 from engine.run_lock import only_run_in
 from engine.scoring import identity, score_clips
 from formats.result_file import SCORED, ResultFile
@@ -24,8 +23,8 @@ from utils.files import make_writable_folder
 logger = logging.getLogger(__name__)
 
 
-def test_net(cfg, replicas) -> int:
-    """Score every clip, report the accuracy over videos, and write results_probs.pkl. Returns the exit status."""
+def test_net(cfg, replicas) -> None:
+    """Score every clip, report the accuracy over videos, and write results_probs.pkl."""
     protocol = protocol_of_test(cfg)
     if protocol.crop is None:
         logger.info("Testing on whole frames of short side: %d", protocol.scale)
@@ -52,11 +51,7 @@ def test_net(cfg, replicas) -> int:
             scores_file = stack.enter_context(ResultFile(
                 folder / "results_scores.h5", "scores of a test", computed_from, len(source),
                 {"scores": (cfg.MODEL.NUM_CLASSES,)}, {"video_indices": source.video_indices}, replace_finished=True))
-        try:
-            with Interruption(replicas) as interruption:
-                score_clips(model, cfg, protocol, source, np.unique(ordinals), replicas, scores_file, interruption)
-        except Interrupted:
-            return EXIT_INTERRUPTED
+        score_clips(model, cfg, protocol, source, np.unique(ordinals), replicas, scores_file)
         if scores_file is not None:
             # In record order, and as often as the plan takes a record; a bad video has no clips.
             clips = ordinals[scores_file.status[ordinals] == SCORED]
@@ -67,7 +62,6 @@ def test_net(cfg, replicas) -> int:
                         len(np.unique(videos)), cfg.TEST.DATASET_SIZE, Path(cfg.TEST.PARAMS_FILE).name,
                         computed_from["weights"][:12])
             write_results(folder / "results_probs.pkl", videos, scores)
-    return 0
 
 
 def config_after_training(cfg: AttrDict, weights: str | Path) -> AttrDict:

@@ -7,13 +7,13 @@ import shutil
 import socket
 import stat
 import sys
-import tempfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, TypeAlias
 
+from utils import stopping
 from utils.errors import UserError
 
 StrPath: TypeAlias = str | os.PathLike[str]
@@ -31,8 +31,8 @@ def make_writable_folder(path: StrPath) -> None:
     """Create a folder if it does not exist, and check that files can be created in it. Raises UserError."""
     make_folder(path)
     try:
-        with tempfile.TemporaryFile(dir=path):
-            pass
+        with _temporary(Path(path), "probe") as probe:
+            probe.touch()
     except OSError as error:
         raise UserError(f"{path}: cannot be written to: {error.strerror}") from error
 
@@ -115,6 +115,14 @@ def _remove(path: StrPath) -> None:
             shutil.rmtree(path)
         else:
             os.unlink(path)
+
+
+def _remove_all_in_use() -> None:
+    for path in list(_in_use):
+        _remove(path)
+
+
+stopping.at_last(_remove_all_in_use)
 
 
 @contextmanager
