@@ -20,7 +20,7 @@ from pathlib import Path
 
 from utils import stopping
 from utils.errors import UserError
-from utils.files import StrPath, process_exists
+from utils.files import StrPath, clear_leftovers, process_exists
 
 logger = logging.getLogger(__name__)
 
@@ -67,8 +67,12 @@ def _machine() -> str:
 
 
 @contextlib.contextmanager
-def only_run_in(folder: StrPath) -> Iterator[None]:
+def only_run_in(folder: StrPath, *subfolders: str) -> Iterator[None]:
     """Hold the lock of an existing folder, as long as the block lasts; a run that holds it already goes on.
+
+    Args:
+        folder: where the lock is. What dead runs have left unfinished there is removed.
+        subfolders: names of further folders in it where that is done.
 
     Raises:
         UserError: another run holds it, or the file cannot be written.
@@ -81,6 +85,8 @@ def only_run_in(folder: StrPath) -> Iterator[None]:
         descriptor = _acquire(path, real)
     except OSError as error:
         raise UserError(f"{path}: cannot be written: {error.strerror}") from error
+    for place in (folder, *(Path(folder, name) for name in subfolders)):
+        clear_leftovers(place, lambda name: True)
     ended = threading.Event()
     touching = threading.Thread(target=_keep_touching, args=(descriptor, ended), daemon=True)
     touching.start()

@@ -44,7 +44,7 @@ def train_net(cfg, replicas) -> int:
     with contextlib.ExitStack() as stack:
         if replicas.is_root:
             make_writable_folder(Path(cfg.CHECKPOINT.DIR, "checkpoints"))
-            stack.enter_context(only_run_in(cfg.CHECKPOINT.DIR))
+            stack.enter_context(only_run_in(cfg.CHECKPOINT.DIR, "checkpoints"))
         return train_and_test(cfg, replicas)
 
 
