@@ -133,5 +133,6 @@ def test_crashes_and_uninterruptible_hangs_are_counted(tmp_path):
 
 def test_killed_jobs_survive(repo):
     _, *rows = run(repo, "tests/kill_runs.py", "--kills", "4", "--job", "lmdb", "convert", "--seed", "1")
-    assert [row[0] for row in rows] == ["lmdb", "convert"]
-    assert all(row[1] == row[3] == "2" for row in rows)
+    assert [row[:2] for row in rows] == [[job, number] for job in ("lmdb", "convert")
+                                         for number in ("SIGKILL", "SIGTERM")]
+    assert all(row[2] == row[4] == "2" for row in rows)

@@ -323,6 +323,31 @@ def test_ctrl_c_stops_all_processes_with_a_checkpoint(two_processes):
     assert not any(alive(pid) for pid in workers)
 
 
+@pytest.mark.parametrize("moment", ["imports", "Iters [2/3]", "]: 0/"])
+def test_several_processes_stop_at_any_moment(moment, repo, data, tmp_path):
+    """While they are started, in the training, and in the test after it."""
+    folder, log = tmp_path / "run", tmp_path / "log.txt"
+    words = tiny_job.command(repo, data, folder, NUM_PROCESSES=2, SOLVER__MAX_ITER=3, TRAIN__EVAL_PERIOD=1000,
+                             CHECKPOINT__CHECKPOINT_PERIOD=-1, TRAIN__COMPUTE_PRECISE_BN=False,
+                             TRAIN__TEST_AFTER_TRAIN=True)
+    with open(log, "w") as output:
+        process = subprocess.Popen([sys.executable, repo / "tools/train_net_video.py", *words[1:]], stdout=output,
+                                   stderr=output)
+    while not children_of(process.pid) if moment == "imports" else moment not in log.read_text():
+        assert process.poll() is None, log.read_text()
+        time.sleep(0.01)
+    workers = children_of(process.pid)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == EXIT_INTERRUPTED, log.read_text()
+    text = log.read_text()
+    assert "Traceback" not in text and "rror" not in text
+    assert not any(alive(pid) for pid in workers)
+    assert not [path for path in folder.rglob("*") if path.name.endswith(".tmp") or path.name == "run.lock"]
+    saved = [path.name for path in folder.rglob("*.pkl")]
+    assert len(saved) == (moment != "imports")
+    assert saved == ["c2_model_iter3.pkl"] or moment != "]: 0/"
+
+
 def test_a_port_in_use_is_an_error(repo, data, tmp_path, monkeypatch):
     monkeypatch.chdir(repo)
     with socket.socket() as taken:
