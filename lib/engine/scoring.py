@@ -9,7 +9,7 @@ import torch
 
 from data.data_builder import Preprocessor, test_loader
 from data.sources import group_by_video
-from formats.result_file import SCORED, TODO, UNREADABLE, file_digest, value_digest
+from formats.result_file import SCORED, TODO, UNREADABLE, value_digest
 from utils.misc import eta
 from utils.timer import Timer
 from video.bad_videos import BadVideos
@@ -17,8 +17,8 @@ from video.bad_videos import BadVideos
 logger = logging.getLogger(__name__)
 
 
-def identity(cfg, protocol, source) -> dict[str, str]:
-    """What scores depend on, as digests: scores of another identity must not be mixed in."""
+def identity(cfg, protocol, source, weights: str) -> dict[str, str]:
+    """What scores depend on, as digests (`weights` is one): scores of another identity must not be mixed in."""
     options = {name: cfg[name] for name in ("MODEL", "NONLOCAL", "RESNETS")}
     options["TRAIN"] = [protocol.frames, protocol.stride, protocol.crop]
     options["TEST"] = [protocol.scale, cfg.TEST.OUTPUT_NAME, protocol.multi_crop, protocol.views]
@@ -27,7 +27,7 @@ def identity(cfg, protocol, source) -> dict[str, str]:
     positions = [source.path_ids, source.video_indices, source.temporal_indices]
     if source.spatial_indices is not None:
         positions.append(source.spatial_indices)
-    return {"weights": file_digest(cfg.TEST.PARAMS_FILE), "configuration": value_digest(options),
+    return {"weights": weights, "configuration": value_digest(options),
             "list": value_digest(source.paths, *positions)}
 
 

@@ -13,7 +13,7 @@ from engine.resume_state import ResumeState
 from engine.run_lock import only_run_in
 from engine.solver import Solver
 from engine.tensorboard_events import Events
-from engine.testing import config_after_training, test_net
+from engine.testing import config_after_training, keep_unfinished_scores, test_net
 from engine.training_log import TrainingLog
 from models.compilation import compiled_for_training
 from models.complexity import count_operations
@@ -53,6 +53,8 @@ def train_and_test(cfg, replicas) -> int:
     if cfg.TRAIN.TEST_AFTER_TRAIN:
         warn_of_missing_test_data(cfg)
     training = Training(cfg, replicas)
+    if cfg.TRAIN.TEST_AFTER_TRAIN and replicas.is_root and training.start_iter < cfg.SOLVER.MAX_ITER:
+        keep_unfinished_scores(cfg)
     try:
         training.run()
     except Interrupted:
