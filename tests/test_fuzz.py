@@ -22,7 +22,8 @@ def run(repo, *words):
 
 
 @pytest.mark.parametrize(("area", "count"), [
-    ("pickles", 2000), ("records", 8000), ("yaml", 150), ("lists", 1000), ("videos", 40), ("unusual", 40),
+    ("pickles", 2000), ("records", 8000), ("yaml", 150), ("lists", 1000), ("scores", 200), ("videos", 40),
+    ("unusual", 40),
 ])
 def test_hostile_inputs_are_read_correctly_or_refused(repo, area, count):
     _, row = run(repo, "tests/fuzz.py", area, "--count", str(count), "--seed", "1")

@@ -120,6 +120,22 @@ def lock_of_another_run(path, job):
     fcntl.flock(lock_of_another_run.file, fcntl.LOCK_EX)
 
 
+def damaged_scores(path, job):
+    data = bytearray((job.folder / "results_scores.h5").read_bytes())
+    data[1000] ^= 1
+    path.write_bytes(data)
+
+
+def half_the_scores(path, job):
+    path.write_bytes((job.folder / "results_scores.h5").read_bytes()[:1000])
+
+
+def scores_with_a_damaged_row(path, job):
+    shutil.copy(job.folder / "results_scores.h5", path)
+    with h5py.File(path, "r+") as file:
+        file["scores"][7, 0] = 2
+
+
 GOOD = "{data}/tall.mp4 1\n"
 WEB_PAGE = "<!DOCTYPE html>\n<html><head><title>403 Forbidden</title>"
 LFS_POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
@@ -447,6 +463,26 @@ OUTPUT = {
         "{tmp}/f/results_scores.h5: expected an HDF5 file, the scores of a test, got what cannot be opened as one "
         "(Unable to synchronously open file (file signature not found))",
         {"f/results_scores.h5": "scores"}),
+    "scores that are damaged": (
+        "test_net_video {test} CHECKPOINT.DIR {tmp}/f",
+        "{tmp}/f/results_scores.h5: damaged: it was changed where nothing writes; remove the file to start over",
+        {"f/results_scores.h5": damaged_scores}),
+    "scores that are damaged, before the training": (
+        "train_net_video {job} CHECKPOINT.DIR {tmp}/run TRAIN.TEST_AFTER_TRAIN True",
+        "{tmp}/run/results_scores.h5: damaged: it was changed where nothing writes; remove the file to start over",
+        {"run/results_scores.h5": damaged_scores}),
+    "scores that are half": (
+        "test_net_video {test} CHECKPOINT.DIR {tmp}/f",
+        "{tmp}/f/results_scores.h5: damaged: its seal is damaged; remove the file to start over",
+        {"f/results_scores.h5": half_the_scores}),
+    "a FIFO for scores": (
+        "test_net_video {test} CHECKPOINT.DIR {tmp}/f",
+        "{tmp}/f/results_scores.h5: expected an HDF5 file, the scores of a test, got a FIFO",
+        {"f/results_scores.h5": lambda path, job: os.mkfifo(path)}),
+    "report of a damaged row": (
+        "report_test {tmp}/r.h5 --truth {data}/test.txt",
+        "{tmp}/r.h5: damaged: 1 of 90 rows (first row 7); the same test, started again, computes them again",
+        {"r.h5": scores_with_a_damaged_row}),
 }
 
 CURVES = {

@@ -63,8 +63,8 @@ def export_model(cfg: AttrDict, kind: str, output: str, state_dict_file: str | N
         export.check_onnx_is_there()
     network, notes = empty_network(cfg), []
     if state_dict_file:
-        digest = file_digest(weights_file)
         load_state_dict(network, weights_file)
+        digest = file_digest(weights_file)
         training = training_values(weights_file)
         if "lr" not in training:
             notes.append(f"no lr known for {weights_file}: taking SOLVER.BASE_LR {cfg.SOLVER.BASE_LR}")

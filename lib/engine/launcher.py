@@ -37,8 +37,8 @@ GRACE_SECONDS = 1.0
 PARENT_PIPE = "NLNET_PARENT_PIPE"
 
 
-def launch(work: Work, cfg: AttrDict) -> int | None:
-    """Call work(cfg, replicas) in one process per device, and return the exit status (None is 0).
+def launch(work: Work, cfg: AttrDict) -> int:
+    """Call work(cfg, replicas) in one process per device, and return the exit status.
 
     Under torchrun (RANK and WORLD_SIZE are set), this process is already one of them. Otherwise, if several devices are
     used, this program starts itself once per device, waits, and forwards SIGTERM and SIGINT. When one process dies, the
@@ -83,7 +83,7 @@ def _device(cfg: AttrDict, local_rank: int) -> torch.device:
     return device
 
 
-def _work_in_world(work: Work, cfg: AttrDict) -> int | None:
+def _work_in_world(work: Work, cfg: AttrDict) -> int:
     """Do the work as one of the processes that the environment describes."""
     rank, processes = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     if cfg.NUM_GPUS % processes:
@@ -110,10 +110,10 @@ def _work_in_world(work: Work, cfg: AttrDict) -> int | None:
     return status
 
 
-def _do(work: Work, cfg: AttrDict, replicas: Replicas) -> int | None:
+def _do(work: Work, cfg: AttrDict, replicas: Replicas) -> int:
     """work(cfg, replicas), reporting a device that fails or is out of memory in one line."""
     try:
-        return work(cfg, replicas)
+        return work(cfg, replicas) or 0
     except RuntimeError as error:
         first_line = str(error).split("\n", 1)[0]
         if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in first_line:

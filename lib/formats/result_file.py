@@ -69,7 +69,7 @@ class ResultFile:
             elif difference:
                 self.path.unlink()
         if make_way and not self.path.exists():
-            _fetch(self.path, content, identity | (attributes or {}))
+            _fetch(self.path, content, identity, shapes)
         if not self.path.exists():
             self._create(identity | (attributes or {}), shapes, constants)
         with reading(self.path, content):
@@ -85,7 +85,7 @@ class ResultFile:
     def _create(self, attributes, shapes, constants):
         growing = [*shapes, "status", "checksums"]
         with atomic_file(self.path) as temporary:
-            with h5py.File(temporary, "w", userblock_size=user_block_size(len(growing))) as file:
+            with h5py.File(temporary, "w", libver="earliest", userblock_size=user_block_size(len(growing))) as file:
                 file.attrs.update(attributes)
                 for name, values in constants.items():
                     dtype = None if isinstance(values, np.ndarray) else h5py.string_dtype()
@@ -190,13 +190,14 @@ def _keep(path: Path, found: _Summary, reason: str) -> None:
     path.rename(own)
 
 
-def _fetch(path: Path, content: str, identity: Mapping[str, object]) -> None:
+def _fetch(path: Path, content: str, identity: dict[str, str], shapes: dict[str, tuple[int, ...]]) -> None:
     """Give a file that was kept for its own run its name back."""
     own = _own_name(path, identity)
     if not own.exists():
         return
     try:
-        _Summary.read(own, content)
+        if _Summary.read(own, content).difference(identity, shapes):
+            return
     except UserError as error:
         logger.warning("Not used: %s", error)
         return

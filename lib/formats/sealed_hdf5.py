@@ -14,6 +14,8 @@ import h5py
 
 _MAGIC = b"sealed HDF5 1\n"
 _CHUNK = 1 << 20
+# What says in the superblock (of version 0 or 1) that somebody is writing: offset and size.
+_CONSISTENCY_FLAGS = 20, 4
 
 
 class BrokenSeal(Exception):
@@ -22,12 +24,12 @@ class BrokenSeal(Exception):
 
 def user_block_size(datasets: int) -> int:
     """The size of a user block (h5py.File's userblock_size) that holds a seal leaving out so many datasets."""
-    needed = len(_MAGIC) + 150 + 50 * datasets
+    needed = len(_MAGIC) + 200 + 50 * datasets
     return max(512, 1 << (needed - 1).bit_length())
 
 
 def seal(path: str | os.PathLike, open_datasets: list[str]) -> None:
-    """Seal a closed file that has a user block.
+    """Seal a closed file that has a user block and was written with libver="earliest".
 
     Args:
         path: the file.
@@ -36,6 +38,7 @@ def seal(path: str | os.PathLike, open_datasets: list[str]) -> None:
     with h5py.File(path, "r") as file:
         size = file.userblock_size
         values = sorted((file[name].id.get_offset(), file[name].id.get_storage_size()) for name in open_datasets)
+        values.insert(0, (size + _CONSISTENCY_FLAGS[0], _CONSISTENCY_FLAGS[1]))
     with open(path, "r+b") as file:
         text = _MAGIC + json.dumps({"values": values, "sha256": _digest(file, size, values)}).encode() + b"\n"
         assert len(text) <= size
@@ -59,7 +62,7 @@ def check_seal(path: str | os.PathLike) -> bool:
         try:
             content = json.loads(text)
             values = [(int(start), int(size)) for start, size in content["values"]]
-            is_intact = content["sha256"] == _digest(file, user_block_size(len(values)), values)
+            is_intact = content["sha256"] == _digest(file, user_block_size(len(values) - 1), values)
         except (ValueError, LookupError, TypeError, OverflowError) as error:
             raise BrokenSeal("its seal is damaged") from error
     if not is_intact:

@@ -58,7 +58,7 @@ def run(main: Callable[..., int | None], *args: Any) -> NoReturn:
         status = _fail(traceback.format_exc())
     stopping.ignore_from_here()
     if "RANK" not in os.environ and not hangs:
-        sys.exit(status or 0)
+        sys.exit(status)
     # Skip the interpreter's teardown, which would wait for a hanging thread. Also, in one of several processes, Gloo's
     # threads may still hold tensors of the last exchange; releasing one during the teardown aborts the process
     # (pybind11's lock in PyTorch 2.13).
