@@ -76,6 +76,15 @@ def checkpoint_without_rate(path, job):
     dump({name: value for name, value in load(job.weights)["blobs"].items() if name != "lr"}, path)
 
 
+def checkpoint_with_state(change):
+    def make(path, job):
+        contents = load(job.weights)
+        contents["state"] = change(contents["state"])
+        dump(contents, path)
+
+    return make
+
+
 def checkpoint_of_something_else(path, job):
     dump({"other_w": np.zeros(3, "f4"), "lr": 0.1}, path)
 
@@ -140,6 +149,7 @@ GOOD = "{data}/tall.mp4 1\n"
 WEB_PAGE = "<!DOCTYPE html>\n<html><head><title>403 Forbidden</title>"
 LFS_POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
 NO_PATH = "expected 'path label[,label...]', got"
+STATE = "averages, finished, precise_bn, train_position, val_position"
 NO_LOG = "expected a log with '| Train ETA: ...' or 'json_stats: ...' lines, found none"
 ENTRY = {"v/abseiling/a.mp4": ""}
 
@@ -452,6 +462,22 @@ OUTPUT = {
         "{tmp}/f/checkpoints: no checkpoint can be read (1 tried; the last error: {tmp}/f/checkpoints/"
         "c2_model_iter2.pkl: the pickle is truncated or empty); remove them or set CHECKPOINT.RESUME False to start "
         "from scratch", {"f/checkpoints/c2_model_iter2.pkl": b"\x80\x02}"}),
+    **{f"a state that {what}": (
+        "train_net_video {job} CHECKPOINT.DIR {tmp}/run SOLVER.MAX_ITER 5 SOLVER.STEP_SIZES [9]",
+        f"{{tmp}}/run/checkpoints/c2_model_iter4.pkl: state: {message}: was this checkpoint written by another version "
+        "of the program?", {"run/checkpoints/c2_model_iter4.pkl": checkpoint_with_state(change)})
+       for what, change, message in [
+           ("is a list", lambda state: [1], f"expected {STATE}, got list"),
+           ("knows more", lambda state: state | {"zoom": 1}, f"expected {STATE}, got {STATE}, zoom"),
+           ("knows nothing", lambda state: {}, f"expected {STATE}, got nothing"),
+           ("has another number", lambda state: state | {"train_position": -1},
+            "train_position: expected a number of records, got -1"),
+           ("has text", lambda state: state | {"val_position": "0"},
+            "val_position: expected a number of records, got '0'"),
+           ("has an array", lambda state: state | {"finished": np.zeros(2)},
+            "finished: expected True or False, got array([0., 0.])"),
+           ("has other averages", lambda state: state | {"averages": {"sums": {"loss": "x"}, "weight": 1}},
+            "averages: expected sums and their weight, got {'sums': {'loss': 'x'}, 'weight': 1}")]},
     "CHECKPOINT.DIR of the test is a file": (
         "test_net_video {test} CHECKPOINT.DIR {tmp}/f", "{tmp}/f: cannot be created: File exists", {"f": ""}),
     "the scores are a folder": (
