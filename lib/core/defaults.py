@@ -35,6 +35,8 @@ OPTIONS: OptionGroup = {
     "NUM_PROCESSES": Option(
         0, "Maximum number of devices to spread the replicas over; 0: every visible GPU, or one process on a CPU.",
         low=0),
+    "JOIN_SECONDS": Option(
+        1800, "Seconds that the processes of a run wait for each other at its start; 0: forever.", low=0),
     "ROOT_GPU_ID": Option(0, "Index of the first device.", low=0),
     "VIDEO_DECODER_THREADS": Option(4, "Number of decoders per replica.", low=1),
     "RNG_SEED": Option(2, "Seed of every random draw.", low=0),

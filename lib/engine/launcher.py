@@ -17,6 +17,7 @@ from typing import TypeAlias
 import torch
 from torch import distributed
 
+from engine.joining import Place, join_processes
 from engine.malloc import keep_freed_memory
 from engine.replicas import Replicas
 from models.precision import leave_out_amx, set_precision
@@ -48,8 +49,8 @@ def launch(work: Work, cfg: AttrDict) -> int:
         UserError: NUM_GPUS is not a multiple of the number of processes, the processes cannot connect to each other, or
             a device fails or runs out of memory.
     """
-    if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
-        return _work_in_world(work, cfg)
+    if (place := Place.from_environment()) is not None:
+        return _work_in_world(work, cfg, place)
     processes = _choose_processes(cfg)
     if processes == 1:
         return _do(work, cfg, Replicas(cfg.NUM_GPUS, device=_device(cfg, 0)))
@@ -83,14 +84,12 @@ def _device(cfg: AttrDict, local_rank: int) -> torch.device:
     return device
 
 
-def _work_in_world(work: Work, cfg: AttrDict) -> int:
+def _work_in_world(work: Work, cfg: AttrDict, place: Place) -> int:
     """Do the work as one of the processes that the environment describes."""
-    rank, processes = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    rank, processes = place.rank, place.processes
     if cfg.NUM_GPUS % processes:
         raise UserError(f"NUM_GPUS: expected a multiple of the {processes} processes (WORLD_SIZE), got {cfg.NUM_GPUS}")
     _end_with_parent()
-    if rank:
-        logging.getLogger().setLevel(logging.CRITICAL)  # only the root logs
     device = _device(cfg, int(os.environ.get("LOCAL_RANK", rank)))
     if processes == 1:
         return _do(work, cfg, Replicas(cfg.NUM_GPUS, device=device))
@@ -98,12 +97,9 @@ def _work_in_world(work: Work, cfg: AttrDict) -> int:
         # Divide the cores among the processes, regardless of what the launcher has set.
         here = int(os.environ.get("LOCAL_WORLD_SIZE", processes))
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // here))
-    try:
-        distributed.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
-    except distributed.DistError as error:
-        where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
-        reason = "the address is already in use" if "EADDRINUSE" in str(error) else str(error).split("\n", 1)[0]
-        raise UserError(f"MASTER_ADDR:MASTER_PORT {where}: the processes cannot connect there: {reason}") from error
+    join_processes(place, "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", cfg.JOIN_SECONDS)
+    if rank:
+        logging.getLogger().setLevel(logging.CRITICAL)  # only the root logs
     status = _do(work, cfg, Replicas(cfg.NUM_GPUS, rank, processes, device))
     if not stopping.asked():  # then the others may be gone
         distributed.destroy_process_group()
