@@ -61,6 +61,8 @@ def create_model(cfg: AttrDict, split: str) -> ResNetVideo:
         model, cfg.RNG_SEED, model_cfg.BN_INIT_GAMMA, model_cfg.FC_INIT_STD, nonlocal_cfg.CONV_INIT_STD,
         nonlocal_cfg.USE_ZERO_INIT_CONV, nonlocal_cfg.BN_INIT_GAMMA,
     )
+    # The layout in which clips come (data.transforms.normalize), so that no convolution has to change it.
+    model.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     return model.train(split == "train")
 
 

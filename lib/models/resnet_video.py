@@ -8,9 +8,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.activation_checkpointing import recompute
+from models.convolution import Conv3d
 from models.nonlocal_helper import NonLocalBlock
 from models.precision import no_autocast
-from models.resnet_helper import Bottleneck, TemporalConv
+from models.resnet_helper import Bottleneck
 from utils.errors import UserError
 
 
@@ -91,7 +92,7 @@ class ResNetVideo(nn.Module):
             trunk.append(name)
 
         kernel, stride = (1 + 2 * reach, 7, 7), (conv1_temporal_stride, 2, 2)
-        add("conv1", TemporalConv(3, 64, kernel, stride, (reach, 3, 3), bias=False))
+        add("conv1", Conv3d(3, 64, kernel, stride, (reach, 3, 3), bias=False))
         add("res_conv1_bn", norm(64))
         add("conv1_relu", nn.ReLU(inplace=True))
         add("pool1", nn.MaxPool3d((pool1_temporal, 3, 3), (pool1_temporal, 2, 2)))
