@@ -95,7 +95,7 @@ def test_a_training_is_stopped_and_goes_on(device, run, data, tmp_path):
     """SIGTERM ends it with 75 and a checkpoint; the second run trains the rest and tests, all on the device."""
     options = {"LOG_PERIOD": 1, "SOLVER__MAX_ITER": 40, "SOLVER__STEP_SIZES": "[20,20,20]", "TRAIN__EVAL_PERIOD": 20,
                "TRAIN__TEST_AFTER_TRAIN": True}
-    status, log = run("train_net_video", tmp_path, stop_at='"currentIter": 5', **options)
+    status, log = run("train_net_video", tmp_path, stop_at="Iters [5/40]", **options)
     assert status == 75, log[-3000:]
     checkpoints = list((tmp_path / "checkpoints").glob("c2_model_iter*.pkl"))
     assert checkpoints
