@@ -155,33 +155,29 @@ def product_rate(dtype, device):
 
 def compare(variant, what, builds, batch, device, repetitions):
     workers = {build: Worker(Build(variant, what, build, batch, device)) for build in builds}
-    figures, failed = {}, {}
-    # On a CPU the builds take turns. A GPU has no other load, and not the memory for all at once.
-    for group in [list(workers)] if device == "cpu" else [[build] for build in workers]:
-        try:
-            times = measure({build: workers[build] for build in group}, [()], repetitions)
-            for build in group:
-                figures[build] = times[build][1], workers[build].result("rate"), workers[build].result("peak")
-        except RuntimeError as error:
-            failed |= dict.fromkeys(group, str(error).splitlines()[0][:60])
-        for build in group:
-            workers[build].close()
-    meta_model = create_model(configuration(variant), "test").to("meta")
-    operations = 2 * batch * count_operations(meta_model, clip_shape(variant, what))[0]
+    shape = clip_shape(variant, what)
+    operations = 2 * batch * count_operations(create_model(configuration(variant), "test").to("meta"), shape)[0]
     if what == "training":
         operations *= 3  # the backward pass has two products for each one in the forward pass
-    rows = []
-    for build in builds:
-        if build in failed:
-            rows.append([build, f"failed: {failed[build]}", "", "", "", "", ""])
+    print(f"\n{variant}: {what}, batch {batch}, {' x '.join(map(str, shape))}, {device}", flush=True)
+    rows, first = [], None
+    # On a CPU the builds take turns. A GPU has no other load, and not the memory for all at once.
+    for group in [builds] if device == "cpu" else [[build] for build in builds]:
+        try:
+            times = measure({build: workers[build] for build in group}, [()], repetitions)
+        except RuntimeError as error:
+            print(f"{', '.join(group)}: failed: {str(error).splitlines()[0]}", flush=True)
             continue
-        seconds, _, peak = figures[build]
-        best = max(rate for name, (_, rate, _) in figures.items() if ("bfloat16" in name) == ("bfloat16" in build))
-        rows.append([build, f"{1e3 * seconds:.1f}", figures[builds[0]][0] / seconds if builds[0] in figures else "",
-                     f"{batch / seconds:.1f}", f"{operations / seconds / 1e9:.0f}",
-                     f"{100 * operations / seconds / best:.0f} %", f"{peak / 2**20:.0f}"])
-    title = f"{variant}: {what}, batch {batch}, {' x '.join(map(str, clip_shape(variant, what)))}, {device}"
-    print_table(title, ["build", "ms", "ratio", "clips/s", "GFLOP/s", "of product", "memory MiB"], rows)
+        for build in group:
+            seconds, rate = times[build][1], workers[build].result("rate")
+            first = first or seconds
+            rows.append([build, f"{1e3 * seconds:.1f}", first / seconds, f"{batch / seconds:.1f}",
+                         f"{operations / seconds / 1e9:.0f}", f"{100 * operations / seconds / rate:.0f} %",
+                         f"{workers[build].result('peak') / 2**20:.0f}"])
+            workers[build].close()
+            if device != "cpu":
+                print(*rows[-1], sep="  ", flush=True)  # at once: compilation may take longer than one waits
+    print_table("", ["build", "ms", "ratio", "clips/s", "GFLOP/s", "of product", "memory MiB"], rows)
 
 
 def main():

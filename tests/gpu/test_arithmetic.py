@@ -90,7 +90,7 @@ def test_a_step_on_both_devices(device, options, precision):
     """
     set_precision(precision)
     cpu = torch.device("cpu")
-    batch = [(clips(4, n=2, seed=r), torch.tensor([1, 4])) for r in range(2)]
+    batch = [(clips(8, n=2, seed=r), torch.tensor([1, 4])) for r in range(2)]
     # In float64 on the device, as PyTorch has no fast convolutions of that type for CPUs.
     doubled = drawn(tiny("train", **options)).double().to(device)
     exact = one_step(doubled, [(x.double(), y) for x, y in batch], device, "float32")
