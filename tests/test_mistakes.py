@@ -144,10 +144,14 @@ OPTIONS = {
         "train_net_video --config_file {tmp}/f.yaml",
         "{tmp}/f.yaml: not valid YAML at line 2, column 1: duplicate key 'NUM_GPUS'",
         {"f.yaml": "NUM_GPUS: 4\nNUM_GPUS: 8\n"}),
-    "a number that YAML takes for text": (
+    "text in place of a number": (
         "train_net_video --config_file {tmp}/f.yaml",
-        "{tmp}/f.yaml: SOLVER.BASE_LR = '1e-4' (str): expected float, as of the default 0.1 (written 1.0e-04)",
-        {"f.yaml": "SOLVER:\n  BASE_LR: 1e-4\n"}),
+        "{tmp}/f.yaml: SOLVER.BASE_LR = '1e-4x' (str): expected float, as of the default 0.1",
+        {"f.yaml": "SOLVER:\n  BASE_LR: 1e-4x\n"}),
+    "a number in place of text": (
+        "train_net_video --config_file {tmp}/f.yaml",
+        "{tmp}/f.yaml: DATASET = 2017 (int): expected str, as of the default '' (in quotes: \"'2017'\")",
+        {"f.yaml": "DATASET: '2017'\n"}),
     "unknown in the file": (
         "train_net_video --config_file {tmp}/f.yaml",
         "{tmp}/f.yaml: TRAIN.BATCHSIZE = 4 (int): no such option; the nearest is TRAIN.BATCH_SIZE (int)",
