@@ -230,8 +230,17 @@ OPTIONS = {
         "test_net_video {test} TRAIN.VIDEO_LENGTH 1",
         "the network needs clips of at least 2 frames, got 1: TRAIN.VIDEO_LENGTH is too small", {}),
     "unknown output": (
-        "test_net_video {test} TEST.OUTPUT_NAME probs", "TEST.OUTPUT_NAME: expected one of pred, softmax, got 'probs'",
-        {}),
+        "test_net_video {test} TEST.OUTPUT_NAME softmx",
+        "TEST.OUTPUT_NAME 'softmx': not in this network; near ones: softmax", {}),
+    "no text for the output": (
+        "test_net_video {test} TEST.OUTPUT_NAME None", "TEST.OUTPUT_NAME: expected text, got None", {}),
+    "a blob of whole frames": (
+        "test_net_video {test} TEST.TEST_FULLY_CONV False TEST.TEST_FULL_SIZE True TEST.OUTPUT_NAME pool5",
+        "TEST.OUTPUT_NAME: expected pred or softmax with TEST.TEST_FULL_SIZE, as other blobs have a size for each size "
+        "of frames, got 'pool5'", {}),
+    "an export of a blob": (
+        "export_model --format state_dict --output {tmp}/o.pt {test} TEST.OUTPUT_NAME pool5",
+        "TEST.OUTPUT_NAME: expected pred or softmax for an export, got 'pool5'", {}),
     "clips that do not divide": (
         "test_net_video {test} TEST.NUM_TEST_CLIPS 10",
         "TEST.NUM_TEST_CLIPS: expected a multiple of the 3 crops of a clip, got 10", {}),

@@ -220,6 +220,21 @@ def test_scores_before_the_softmax(test):
     np.testing.assert_allclose(powers / powers.sum(1, keepdims=True), probabilities, rtol=1e-4)
 
 
+def test_any_blob_may_be_the_output(test, job):
+    """As features they are the same as those of the classifier's input: its scores are those of the network."""
+    _, scores = test(TEST__NUM_TEST_CLIPS=1, TEST__OUTPUT_NAME="pred")
+    output, features = test(TEST__NUM_TEST_CLIPS=1, TEST__OUTPUT_NAME="pool5")
+    assert "top-1 accuracy: " in output  # of the largest feature, as for any vector
+    blobs = load(job.weights)["blobs"]
+    features, scores = (np.array([vector for _, vector in rows]) for rows in (features, scores))
+    assert features.shape == (2, 2048)
+    classified = features @ blobs["pred_w"].reshape(10, 2048).T + blobs["pred_b"]
+    np.testing.assert_allclose(classified, scores, rtol=0, atol=1e-4 * abs(scores).max())
+    _, positions = test(TEST__NUM_TEST_CLIPS=3, TEST__OUTPUT_NAME="pool5", TEST__TEST_FULLY_CONV=True,
+                        TRAIN__JITTER_SCALES="[256,256]", TEST__SCALE=256)
+    assert np.shape([vector for _, vector in positions]) == (6, 2048 * 2 * 2)
+
+
 def test_without_truth_no_report(test):
     output, results = test(TEST__NUM_TEST_CLIPS=1, FILENAME_GT=None)
     assert "accuracy" not in output and "Num of" not in output

@@ -12,6 +12,7 @@ from models.affinities import affinity_class
 from models.attention_spans import span_of
 from models.compilation import Compiled, is_worth_compiling
 from models.complexity import count_operations
+from models.features import BlobNetwork, check_blob_names
 from models.inference import for_inference
 from models.initialization import initialize
 from models.nonlocal_helper import NonLocalBlock
@@ -26,6 +27,10 @@ NETWORKS: dict[str, Callable[..., ResNetVideo]] = {"resnet_video": ResNetVideo, 
 
 # Legacy's default is the name of a function that it did not have; every YAML file has the second name.
 BOTTLENECKS = ("bottleneck_transformation", "bottleneck_transformation_3d")
+
+
+# What a network can compute in its transformed form: scores, and probabilities.
+SCORES = ("pred", "softmax")
 
 
 def create_model(cfg: AttrDict, split: str) -> ResNetVideo:
@@ -74,19 +79,26 @@ def load_model(cfg: AttrDict, weights: str | PathLike | Checkpoint, device: torc
             (formats.blobs.read_checkpoint).
         device: where the network runs.
         clip_shape: (3, T, H, W) of the clips.
-        output: 'softmax' for probabilities, 'pred' for scores.
+        output: 'softmax' for probabilities, 'pred' for scores, or the name of another blob, whose network is not
+            transformed.
         clips: how many clips this process is going to score: the network is compiled for a long run (MODEL.COMPILE).
 
     Returns:
-        A module in inference mode that takes clips N x 3 x T x H x W (float32, normalised) and returns N x K float32.
+        A module in inference mode that takes clips N x 3 x T x H x W (float32, normalised) and returns N x K float32;
+        for another blob a BlobNetwork.
 
     Raises:
-        UserError: options, weights or a clip shape that do not fit.
+        UserError: options, weights, an output or a clip shape that do not fit.
     """
     model = create_model(cfg, "test")
-    model.output = output
+    if output in SCORES:
+        model.output = output
+    else:
+        check_blob_names(model, [output], "TEST.OUTPUT_NAME")
     load_weights(model, weights).require_complete()
     model.check_size(*clip_shape[1:])
+    if output not in SCORES:
+        return BlobNetwork(model.to(device), output)
     # Decided before folding: it must follow from the configuration and the data alone, so that a test that is resumed
     # runs as it did before.
     is_long = is_worth_compiling(cfg.MODEL.COMPILE, lambda: clips * count_operations(model, clip_shape)[0], device)
