@@ -317,6 +317,16 @@ DATA = {
     "a word for a label": (
         "train_net_video {job} DATADIR {tmp}", f"{{tmp}}/train.txt:1: {NO_PATH} '{{data}}/wide.mp4 waving'",
         {"train.txt": "{data}/wide.mp4 waving\n"}),
+    "two columns of numbers": (
+        "train_net_video {job} DATADIR {tmp}",
+        f"{{tmp}}/train.txt:1: {NO_PATH} 'frames/x 3 300': either 'frames/x' with the label '3', or 'frames/x 3' with "
+        "the label '300'", {"train.txt": "frames/x 3 300\n"}),
+    "digits with an underscore for a label": (
+        "train_net_video {job} DATADIR {tmp}", f"{{tmp}}/train.txt:1: {NO_PATH} 'v.mp4 1_0'",
+        {"train.txt": "v.mp4 1_0\n"}),
+    "labels with spaces": (
+        "train_net_video {job} DATADIR {tmp}", f"{{tmp}}/train.txt:1: {NO_PATH} 'v.mp4 3, 4'",
+        {"train.txt": "v.mp4 3, 4\n"}),
     "a list with a byte order mark": (
         "train_net_video {job} DATADIR {tmp}",
         "{tmp}/train.txt: begins with a byte order mark: expected plain UTF-8 (in an editor: without BOM)",
@@ -350,6 +360,14 @@ DATA = {
     "a truth of another length": (
         "test_net_video {test} FILENAME_GT {tmp}/gt.txt",
         "{tmp}/gt.txt: expected TEST.DATASET_SIZE 3 lines, got 1", {"gt.txt": GOOD}),
+    "a truth of other classes": (
+        "test_net_video {test} FILENAME_GT {tmp}/gt.txt",
+        "{tmp}/gt.txt:3: the label 10 is not in 0..9 (MODEL.NUM_CLASSES 10)",
+        {"gt.txt": GOOD + GOOD + "v.mp4\t10 7\n"}),
+    "a truth with a label below 0": (
+        "test_net_video {test} FILENAME_GT {tmp}/gt.txt",
+        "{tmp}/gt.txt:1: the label -1 is not in 0..9 (MODEL.NUM_CLASSES 10)",
+        {"gt.txt": "v.mp4 -1\n" + GOOD + GOOD}),
     "a truth that is not there": (
         "test_net_video {test} FILENAME_GT {tmp}/gt.txt",
         "cannot read the list {tmp}/gt.txt: No such file or directory", {}),
@@ -481,8 +499,11 @@ PREPARATION = {
         "gen_py_list {tmp}/v {tmp}/l.txt", "{tmp}/v: expected videos in its class folders, got none",
         {"v/abseiling": folder}),
     "gen: a line break in a name": (
-        "gen_py_list {tmp}/v {tmp}/l.txt", "'{tmp}/v/abseiling/a\\nb.mp4': a path with a line break cannot be listed",
+        "gen_py_list {tmp}/v {tmp}/l.txt", "'{tmp}/v/abseiling/a\\nb.mp4': a list cannot hold this path: rename it",
         {"v/abseiling": name_with_line_break}),
+    "gen: a name that is no path in a list": (
+        "gen_py_list {tmp}/v {tmp}/l.txt", "'{tmp}/v/abseiling/a.mp4 3 b': a list cannot hold this path: rename it",
+        {"v/abseiling/a.mp4 3 b": ""}),
     "gen: a folder for the list": ("gen_py_list {tmp}/v {tmp}", "{tmp}: cannot be written: Is a directory", ENTRY),
     "gen: no folder for the list": (
         "gen_py_list {tmp}/v {tmp}/no/l.txt", "{tmp}/no/l.txt: cannot be written: No such file or directory", ENTRY),

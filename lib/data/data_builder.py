@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from data.lists import read_list
-from data.records import SPATIAL_POSITIONS
+from data.records import SPATIAL_POSITIONS, label_problem
 from data.sources import TestSource, open_test_source, open_train_source
 from data.test_loader import TestClips, TestLoader
 from data.test_protocol import TestProtocol
@@ -136,7 +136,12 @@ def read_ground_truth(cfg: AttrDict) -> np.ndarray | None:
     if len(truth) != cfg.TEST.DATASET_SIZE:
         raise UserError(f"{cfg.FILENAME_GT}: expected TEST.DATASET_SIZE {cfg.TEST.DATASET_SIZE} lines, "
                         f"got {len(truth)}")
-    return np.array([truth.label(i) for i in range(len(truth))])
+    labels = [truth.label(i) for i in range(len(truth))]
+    classes = cfg.MODEL.NUM_CLASSES
+    for number, label in enumerate(labels, start=1):
+        if problem := label_problem(label, classes):
+            raise UserError(f"{cfg.FILENAME_GT}:{number}: {problem} (MODEL.NUM_CLASSES {classes})")
+    return np.array(labels)
 
 
 def warn_of_missing_test_data(cfg: AttrDict) -> None:
