@@ -34,7 +34,8 @@ def remove_named(blobs, *parts):
 def bn_to_affine(blobs):
     """Every batch norm folded, with its running statistics, into the affine layer y = x * s + b.
 
-    s' = s / sqrt(riv + 1e-5) and b' = b - rm * s / sqrt(riv + 1e-5), in float32; `_rm` and `_riv` (the running *variance*) go.
+    s' = s / sqrt(riv + 1e-5) and b' = b - rm * s / sqrt(riv + 1e-5), in float32; `_rm` and `_riv` (the running
+    *variance*) go.
 
     Raises: UserError if there is no batch norm, or one whose blobs are missing or of different shapes, or
         with a negative variance.
