@@ -135,7 +135,7 @@ def test_a_change_within_rounding_error_is_applied_but_does_not_scale_the_histor
 
 
 def test_the_rate_is_the_policys_at_every_iteration_of_a_flat_warm_up():
-    """From one float32 to the next but one in six iterations: no step is larger than rounding."""
+    """A warm-up from a float32 number to the next but one: every change is within rounding."""
     start, end = np.float32(0.1), np.nextafter(np.nextafter(np.float32(0.1), np.float32(1)), np.float32(1))
     cfg = load_config(None, ["SOLVER.BASE_LR", repr(float(end)), "SOLVER.WARMUP.WARMUP_ON", "True",
                              "SOLVER.WARMUP.WARMUP_START_LR", repr(float(start)), "SOLVER.WARMUP.WARMUP_END_ITER", "6"])

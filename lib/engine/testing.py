@@ -116,7 +116,7 @@ def plan_clips(video_indices: np.ndarray, dataset_size: int, clips_per_video: in
         ordinal = i % len(video_indices)
         video = video_indices[ordinal]
         if seen[video] == clips_per_video:
-            logger.info("Video id %d have been seen. Skip.", video)
+            logger.warning("Video id %d have been seen. Skip.", video)
         else:
             seen[video] += 1
             ordinals.append(ordinal)

@@ -1,5 +1,6 @@
 """The one place where the configuration becomes a network."""
 
+import logging
 from collections.abc import Callable
 from functools import partial
 from os import PathLike
@@ -22,6 +23,8 @@ from models.resnet_video_org import ResNetVideoOrg
 from utils.checkpoints import load_weights
 from utils.collections import AttrDict
 from utils.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 NETWORKS: dict[str, Callable[..., ResNetVideo]] = {"resnet_video": ResNetVideo, "resnet_video_org": ResNetVideoOrg}
 
@@ -91,10 +94,12 @@ def load_model(cfg: AttrDict, weights: str | PathLike | Checkpoint, device: torc
         UserError: options, weights, an output or a clip shape that do not fit.
     """
     model = create_model(cfg, "test")
+    log_architecture(model, cfg, "test")
     if output in SCORES:
         model.output = output
     else:
         check_blob_names(model, [output], "TEST.OUTPUT_NAME")
+    logger.info("Initializing from pre-trained file for test...")
     load_weights(model, weights).require_complete()
     model.check_size(*clip_shape[1:])
     if output not in SCORES:
@@ -104,6 +109,16 @@ def load_model(cfg: AttrDict, weights: str | PathLike | Checkpoint, device: torc
     is_long = is_worth_compiling(cfg.MODEL.COMPILE, lambda: clips * count_operations(model, clip_shape)[0], device)
     network = for_inference(model.to(device), cfg.MODEL.PRECISION)
     return Compiled(network) if is_long else network
+
+
+def log_architecture(model: ResNetVideo, cfg: AttrDict, split: str) -> None:
+    """Log the depth of a network, and where its kernels reach over time and step in time, as the Caffe2 program."""
+    resnets = cfg.RESNETS
+    logger.info("%s_%s", cfg.MODEL.MODEL_NAME, split)
+    logger.info("--------------- ResNet-%d %dx%dd-%s, %s ---------------", cfg.MODEL.DEPTH, resnets.NUM_GROUPS,
+                resnets.WIDTH_PER_GROUP, resnets.TRANS_FUNC, cfg.DATASET)
+    for layers in model.temporal_reaches(), model.temporal_strides():
+        logger.info("%s", layers)
 
 
 def nonlocal_places(nonlocal_cfg: AttrDict, depth: int) -> set[str]:
