@@ -72,6 +72,7 @@ def test_more_records_than_clips(caplog):
     assert [record.getMessage() for record in caplog.records] == [
         "The test data have 6 records; 2 videos (TEST.DATASET_SIZE) of 2 clips (TEST.NUM_TEST_CLIPS) have 4: is this "
         "the LMDB of another test?", "Video id 0 have been seen. Skip."]
+    assert {record.levelname for record in caplog.records} == {"WARNING"}
 
 
 def test_fewer_records_than_clips_are_taken_again():
