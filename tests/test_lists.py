@@ -11,7 +11,7 @@ from kinetics_tools import assert_one_line, run_tool
 from video_files import read_items
 
 from core.config import load_config
-from data.data_builder import read_ground_truth
+from data.data_builder import read_ground_truth, warn_of_missing_test_data
 from data.dataset_check.check import Limits, check_splits
 from data.dataset_check.findings import REMARKS, Findings
 from data.dataset_check.splits import Split
@@ -165,6 +165,21 @@ def test_further_columns_are_told_once(repo, listed, tmp_path, caplog):
     words = ("--dataset_dir", "out", "--list_file", "list.txt")
     status, stdout, _ = run_tool(repo, tmp_path, "create_video_lmdb.py", *words)
     assert status == 0 and stdout.count("what stands after the label is ignored") == 1
+
+
+@pytest.mark.parametrize(("name", "how"), [
+    ("process_data/kinetics/vallist.txt", "gen_py_list.py, or put the list of the Caffe2 program there"),
+    ("trainlist.txt", "gen_py_list.py, or put the list of the Caffe2 program there"),
+    ("data/kinetics/val_all_list.txt", "gen_py_list.py, or put the list of the Caffe2 program there"),
+    ("trainlist_shuffle_rep.txt", "shuffle_list_rep.py"),
+    ("mine.txt", None),
+])
+def test_a_missing_list_of_the_default_options_says_where_it_comes_from(name, how, tmp_path, caplog):
+    with pytest.raises(UserError, match=f"cannot read the list {tmp_path}/{name}: No such file") as caught:
+        read_list(tmp_path / name)
+    warn_of_missing_test_data(load_config(None, ["DATADIR", str(tmp_path), "FILENAME_GT", str(tmp_path / name)]))
+    for message in (str(caught.value), caplog.messages[-1]):
+        assert (how in message) if how else message.endswith(("No such file or directory", "not there yet"))
 
 
 # ------------------------------------------------------------------------------- against what the Caffe2 program wrote

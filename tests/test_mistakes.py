@@ -783,6 +783,8 @@ def installed(repo, tmp_path_factory):
     return folder
 
 
+MAKE_IT = ": make it with process_data/kinetics/gen_py_list.py, or put the list of the Caffe2 program there (see " \
+          "DATASET.md)"
 WEIGHTS_MISSING = "../data/pretrained_model/r50_pretrain_c2_model_iter450450_clean.pkl: cannot read: " \
                   "No such file or directory"
 
@@ -790,14 +792,15 @@ WEIGHTS_MISSING = "../data/pretrained_model/r50_pretrain_c2_model_iter450450_cle
 @pytest.mark.parametrize(("script", "status", "messages"), [
     ("scripts/run_i3d_nlnet_400k.sh", 1, [f"error: {WEIGHTS_MISSING}"]),
     ("scripts/run_test_multicrop.sh", 1,
-     ["error: cannot read the list ../process_data/kinetics/vallist.txt: No such file or directory"]),
+     [f"error: cannot read the list ../process_data/kinetics/vallist.txt: No such file or directory{MAKE_IT}"]),
     ("scripts/run_c2d_baseline_400k.sh NUM_GPUS=1", 1,
      ["error: command line: 'NUM_GPUS=1': separate key and value with a space: NUM_GPUS 1"]),
     ("scripts/setup_env.sh requirements.yaml", 1,
      ["error: expected requirements.txt or requirements-dev.txt, got requirements.yaml"]),
     ("process_data/kinetics/run_createdb.sh", 1,
-     ["error: cannot read the list trainlist_shuffle_rep.txt: No such file or directory",
-      "error: cannot read the list vallist.txt: No such file or directory"]),
+     ["error: cannot read the list trainlist_shuffle_rep.txt: No such file or directory: make it with "
+      "process_data/kinetics/shuffle_list_rep.py (see DATASET.md)",
+      f"error: cannot read the list vallist.txt: No such file or directory{MAKE_IT}"]),
 ])
 def test_scripts(script, status, messages, installed):
     process = subprocess.run(["bash", *script.split()], cwd=installed, capture_output=True, text=True,

@@ -22,6 +22,16 @@ _INT32 = range(-(1 << 31), 1 << 31)
 _SUFFIXES = tuple(map(str.encode, VIDEO_SUFFIXES))
 _LABELS = re.compile(rb"[+-]?[0-9]+(?:,[+-]?[0-9]*)*")  # also what a typing error has made of labels: `3,`
 
+# The lists that the default options and the scripts name, and how to get them.
+_MAKE_OR_BRING = ("make it with process_data/kinetics/gen_py_list.py, or put the list of the Caffe2 program there "
+                  "(see DATASET.md)")
+_ORIGINS = {
+    "trainlist.txt": _MAKE_OR_BRING,
+    "vallist.txt": _MAKE_OR_BRING,
+    "val_all_list.txt": _MAKE_OR_BRING,
+    "trainlist_shuffle_rep.txt": "make it with process_data/kinetics/shuffle_list_rep.py (see DATASET.md)",
+}
+
 _warned: set[str] = set()  # lists whose further columns have been logged
 
 
@@ -161,11 +171,18 @@ def open_list(path: str | os.PathLike) -> BinaryIO:
     try:
         file = open(path, "rb")  # noqa: SIM115
     except OSError as error:
-        raise UserError(f"cannot read the list {path}: {error.strerror}") from None
+        hint = origin_of(path) if isinstance(error, FileNotFoundError) else ""
+        raise UserError(f"cannot read the list {path}: {error.strerror}{hint}") from None
     if file.peek(3).startswith((codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         file.close()
         raise UserError(f"{path}: begins with a byte order mark: expected plain UTF-8 (in an editor: without BOM)")
     return file
+
+
+def origin_of(path: str | os.PathLike) -> str:
+    """For messages about a missing list: `: how to get it` if the options or scripts name it by default, else ''."""
+    origin = _ORIGINS.get(Path(path).name)
+    return f": {origin}" if origin else ""
 
 
 class VideoList:
