@@ -142,6 +142,10 @@ def test_the_list_tools(repo, listed, tmp_path):
     assert_one_line(result, "expected '3' in its paths, got 14 lines without it")
     assert not (tmp_path / "none.txt").exists()
 
+    words = ("s.txt", "--list_file", "list.txt", "--repetitions", "1")
+    assert run_tool(repo, tmp_path, "shuffle_list_rep.py", *words)[0] == 0
+    assert sorted((tmp_path / "s.txt").read_bytes().split(b"\n")) == sorted(listed.read_bytes().split(b"\n"))
+
     read_names = runpy.run_path(str(repo / "process_data/kinetics/downscale_video_joblib.py"))["read_names"]
     names, failures = read_names(str(listed))
     assert names == list(dict.fromkeys("/".join(os.fsdecode(path).split("/")[-2:]) for _, path, *_ in GOOD))

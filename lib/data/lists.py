@@ -9,9 +9,8 @@ import os
 import re
 from array import array
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from utils.errors import UserError
 from video.formats import VIDEO_SUFFIXES
@@ -35,8 +34,7 @@ _ORIGINS = {
 _warned: set[str] = set()  # lists whose further columns have been logged
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """A line of a list; `rest` is what stands after the label, which is ignored."""
 
     path: bytes
@@ -104,11 +102,13 @@ def parse_line(line: bytes) -> Entry:
     fields = line.split(maxsplit=2)
     if len(fields) < 2:
         raise ValueError(f"expected 'path label[,label...]', got {_shown(line)}")
-    first, second, *more = fields
+    if len(fields) == 2:
+        return Entry(fields[0], _label_values(fields[1], line))
+    first, second, rest = fields
     if _is_label(second) and _is_video(first):
-        return Entry(first, _label_values(second, line), b"".join(more))
+        return Entry(first, _label_values(second, line), rest)
     path, last = line.rsplit(maxsplit=1)
-    if more and _is_label(second) and _is_label(last) and not _is_video(path):
+    if _is_label(second) and _is_label(last) and not _is_video(path):
         raise ValueError(f"expected 'path label[,label...]', got {_shown(line)}: either {_shown(first)} with the label "
                          f"{_shown(second)}, or {_shown(path)} with the label {_shown(last)}")
     return Entry(path, _label_values(last, line))
@@ -154,7 +154,7 @@ def _label_values(field: bytes, line: bytes) -> list[int]:
         labels = [int(label) for label in field.split(b",")] if _is_label(field) else []
     except ValueError:
         labels = []
-    if not labels or any(label not in _INT32 for label in labels):
+    if not labels or not all(map(_INT32.__contains__, labels)):
         raise ValueError(f"expected 'path label[,label...]', got {_shown(line)}")
     return labels
 
