@@ -18,14 +18,11 @@ from models import model_builder_video
 from utils.collections import AttrDict
 from utils.errors import UserError
 from video.bad_videos import BadVideos
+from video.formats import VIDEO_SUFFIXES
 from video.frame_folder import is_frame_folder
 from video.video_facts import VideoFactsCache
 
 logger = logging.getLogger(__name__)
-
-# What is taken from a folder. A file given by itself may have any name.
-VIDEO_SUFFIXES = (".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv",
-                  ".ts", ".vob", ".webm", ".wmv")
 
 # Crops of a clip -> the values of TEST.TEST_FULLY_CONV and TEST_FULLY_CONV_FLIP that make them.
 CROPS = {1: (False, False), 3: (True, False), 6: (False, True)}
