@@ -12,7 +12,7 @@ from torch import nn
 from data.data_builder import Preprocessor, protocol_of_test, test_loader
 from data.sources import expand_test_videos
 from engine.replicas import Replicas
-from engine.scoring import clips_per_pass, passes_of_videos
+from engine.scoring import check_scores, clips_per_pass, passes_of_videos
 from formats.blobs import Checkpoint, read_checkpoint
 from models import model_builder_video
 from utils.collections import AttrDict
@@ -86,6 +86,7 @@ class VideoClassifier(nn.Module):
     Attributes:
         protocol: TestProtocol.
         device: torch.device.
+        weights_file: that of the weights.
     """
 
     def __init__(self, cfg, weights_file, device, views):
@@ -93,6 +94,7 @@ class VideoClassifier(nn.Module):
         self.cfg = prediction_config(cfg, views)
         self.protocol = protocol_of_test(self.cfg)
         self.device = torch.device(device)
+        self.weights_file = weights_file
         checkpoint = read_checkpoint(weights_file)
         check_classifier(checkpoint, cfg.MODEL.NUM_CLASSES)
         self.network = model_builder_video.load_model(cfg, checkpoint, self.device, self.protocol.clip_shape)
@@ -136,6 +138,8 @@ def predict_videos(model: VideoClassifier, videos: list[str],
                    bad_videos: BadVideos) -> Iterator[tuple[str, np.ndarray | None]]:
     """Yield (video, its K probabilities, float64) for each path, in order; None for a bad video.
 
+    Raises UserError where the network gives no finite numbers.
+
     Args:
         model: from load_model.
         videos: paths.
@@ -150,6 +154,8 @@ def predict_videos(model: VideoClassifier, videos: list[str],
         for video, passes in zip(videos, per_video, strict=True):
             scores = [model(prepare.clips(clips)).float().cpu().numpy()
                       for clips, good in (next(loader) for _ in passes) if len(good)]
+            for part in scores:
+                check_scores(part, model.weights_file, video)
             yield video, np.concatenate(scores).sum(0, dtype=np.float64) / protocol.views if scores else None
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from os import PathLike
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from formats.caffe2_pickle import PickleError, load
@@ -106,6 +107,13 @@ def read_checkpoint(path: str | PathLike) -> Checkpoint:
 def load_blobs(path: str | PathLike) -> dict:
     """{name: value} of a checkpoint or converted file. Raises PickleError if it is neither."""
     return read_checkpoint(path).blobs
+
+
+def check_finite(what: str, tensor: Tensor) -> None:
+    """Raise UserError, which begins with `what`, if there is a NaN or an infinity in a tensor."""
+    wrong = tensor.numel() - int(torch.isfinite(tensor).sum())
+    if wrong:
+        raise UserError(f"{what}: expected finite numbers, got {wrong} of {tensor.numel()} that are NaN or infinite")
 
 
 def describe(value: object) -> str:
