@@ -81,6 +81,16 @@ class Checkpoint:
         """Learning rate of the last iteration; None if the file does not say. Raises UserError for a wrong value."""
         return self._number("lr")
 
+    def tensor(self, name: str) -> Tensor:
+        """The value of a blob as float32. Raises UserError if it is no array of finite numbers."""
+        value = self.blobs[name]
+        if not isinstance(value, np.ndarray) or value.dtype.kind not in "fiu":
+            raise UserError(f"{self.path}: {name}: expected an array of numbers, got {describe(value)}")
+        with np.errstate(over="ignore"):  # to infinity, which is refused
+            tensor = torch.from_numpy(value.astype(np.float32, copy=False))
+        check_finite(f"{self.path}: {name}", tensor)
+        return tensor
+
     def _number(self, name: str) -> float | None:
         """A number stored as a Python or numpy one, or as an array of one element."""
         if name not in self.blobs:

@@ -12,16 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from formats.blobs import (
-    Checkpoint,
-    blob_name,
-    check_finite,
-    describe,
-    is_weight,
-    model_blobs,
-    momentum_name,
-    read_checkpoint,
-)
+from formats.blobs import Checkpoint, blob_name, check_finite, is_weight, model_blobs, momentum_name, read_checkpoint
 from formats.caffe2_pickle import PickleError, dump
 from utils.errors import UserError
 from utils.files import clear_leftovers
@@ -123,7 +114,6 @@ def load_weights(model: nn.Module, weights: str | PathLike | Checkpoint,
         outcome, source = _fit(checkpoint, name, tensor.shape)
         outcomes[outcome].append(name)
         if source is not None:
-            check_finite(f"{checkpoint.path}: {name}", source)
             sources[name] = source
     unused = tuple(name for name in checkpoint.blobs if name not in own and is_weight(name))
     unfolded = any(name.endswith("_bn_rm") and name[:-2] + "s" in own for name in unused)
@@ -146,11 +136,8 @@ def _fit(checkpoint: Checkpoint, name: str, shape: torch.Size) -> tuple[str, Ten
     if name not in checkpoint.blobs:
         logger.info("%s not found", name)
         return "missing", None
-    value = checkpoint.blobs[name]
-    if not isinstance(value, np.ndarray) or value.dtype.kind not in "fiu":
-        raise UserError(f"{checkpoint.path}: {name}: expected an array of numbers, got {describe(value)}")
-    with np.errstate(over="ignore"):  # to infinity, which is refused
-        source, found = torch.from_numpy(value.astype(np.float32, copy=False)), value.shape
+    source = checkpoint.tensor(name)
+    found = tuple(source.shape)
     if found == tuple(shape):
         return "loaded", source
     if "pred" in name:
