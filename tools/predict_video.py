@@ -8,14 +8,16 @@ space) are averaged. A video that cannot be read is reported in one line, and th
 only if every video was scored.
 """
 
-import _init_paths  # noqa: F401, I001  (puts lib/ on the path)
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+import _init_paths  # noqa: F401, I001  (lib/ on the path, a Python that is new enough)
 
 import argparse
 import contextlib
 import logging
 import re
-import sys
-from pathlib import Path
 
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm

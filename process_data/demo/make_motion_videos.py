@@ -13,18 +13,20 @@ writes OUT/train/<class>/scene_<n>.mp4 and OUT/val/<class>/scene_<n>.mp4 (--trai
 class) and OUT/classids.json. The same arguments make the same videos; one that exists is kept.
 """
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
+import _init_paths  # noqa: F401, I001  (lib/ on the path, a Python that is new enough)
+
 import argparse
 import json
 import os
-import sys
-from pathlib import Path
 from typing import NamedTuple
 from zlib import crc32
 
 import cv2
 import numpy as np
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "lib"))
 
 from utils.cli import run
 from utils.errors import UserError

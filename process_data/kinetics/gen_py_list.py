@@ -10,27 +10,30 @@ the path from the label. Paths begin with FOLDER as given: an absolute FOLDER ma
 For your own classes, --make_classids numbers the folders, and --val_list sets videos of each class apart.
 """
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
+import _init_paths  # noqa: F401, I001  (lib/ on the path, a Python that is new enough)
+
 import argparse
 import difflib
 import json
 import logging
 import os
-import sys
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
-from pathlib import Path
 
 import numpy as np
-
-HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parents[1] / "lib"))
 
 from data.class_ids import read_class_ids  # noqa: E402
 from utils import cli  # noqa: E402
 from utils.errors import UserError  # noqa: E402
 from utils.files import atomic_write  # noqa: E402
 from video.frame_folder import is_frame_folder  # noqa: E402
+
+HERE = Path(__file__).resolve().parent
 
 logger = logging.getLogger(__name__)
 
