@@ -618,6 +618,9 @@ PREPARATION = {
         "modify_caffe2_ftvideo {weights} {tmp}/f/o.pkl", "{tmp}/f: cannot be created: File exists", {"f": ""}),
     "demo: fewer than none": (
         "make_motion_videos {tmp}/v --train -1", "--seed, --train and --val: expected numbers of at least 0", {}),
+    "demo: in a folder of another encoding": (
+        "make_motion_videos {tmp}/\udcff",
+        "{tmp}/\\udcff: expected a name in UTF-8: OpenCV writes no video under another", {}),
     "demo: in a file": (
         "make_motion_videos {tmp}/f --train 1", "{tmp}/f/train/across: cannot be created: Not a directory", {"f": ""}),
 }

@@ -63,8 +63,7 @@ def report(summary, findings, remarks):
     if remarks:
         print("Unusual, but sound:")
     for line in (*remarks.lines(EXAMPLES), *findings.lines(EXAMPLES)):
-        # File names can be any bytes.
-        print(line.encode("utf-8", "backslashreplace").decode())
+        print(line)
     total = sum(findings.counts.values())
     print(f"{total} findings" if total else "Nothing wrong found")
 

@@ -27,6 +27,9 @@ def run(main: Callable[..., int | None], *args: Any) -> NoReturn:
     A UserError is printed to stderr as one line and gives status 1. A KeyboardInterrupt gives 130. Any other exception
     is a bug: it is printed with its traceback and gives 1.
     """
+    for stream in (sys.stdout, sys.stderr):
+        # Names of files can be any bytes, and the terminal's encoding any.
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     hangs = False
     try:
         status = main(*args)
@@ -57,7 +60,7 @@ def _fail(message: str, status: int = 1) -> int:
     if ERROR_FILE not in os.environ:
         sys.stderr.write(message)
         return status
-    with contextlib.suppress(OSError), open(os.environ[ERROR_FILE], "w") as file:
+    with contextlib.suppress(OSError), open(os.environ[ERROR_FILE], "w", errors="backslashreplace") as file:
         file.write(message)
     # Exit at once: this closes the connections to the other processes, whose errors must come after this one.
     os._exit(status)

@@ -2,6 +2,7 @@
 
 import math
 import os
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,6 +16,7 @@ from utils.files import StrPath, atomic_write
 
 matplotlib.use("Agg")  # writes files only, needs no display
 matplotlib.rcParams["text.parse_math"] = False  # a $ in a name begins no formula
+warnings.filterwarnings("ignore", "Glyph .* missing from font")  # a box stands for it
 
 from matplotlib import pyplot as plt  # noqa: E402
 from matplotlib.axes import Axes  # noqa: E402

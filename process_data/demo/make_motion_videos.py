@@ -168,6 +168,10 @@ def main() -> None:
     args = parser.parse_args()
     if min(args.seed, args.train, args.val) < 0:
         raise UserError("--seed, --train and --val: expected numbers of at least 0")
+    try:
+        args.out.encode()
+    except UnicodeEncodeError:
+        raise UserError(f"{args.out}: expected a name in UTF-8: OpenCV writes no video under another") from None
     written = make_dataset(args.out, args.seed, {"train": args.train, "val": args.val})
     total = (args.train + args.val) * len(CLASSES)
     print(f"{args.out}: {total} videos of {len(CLASSES)} classes ({written} new)")
