@@ -512,7 +512,8 @@ PREPARATION = {
         "gen_py_list {tmp}/v {tmp}/l.txt", "{tmp}/v: expected a folder for each class in it, got none",
         {"v/a.mp4": ""}),
     "gen: unknown class": (
-        "gen_py_list {tmp}/v {tmp}/l.txt", "{tmp}/v/peting_cat: no such class; the nearest is 'petting_cat'",
+        "gen_py_list {tmp}/v {tmp}/l.txt", "{tmp}/v/peting_cat: no such class; the nearest is 'petting_cat'. "
+        "For classes of your own: --make_classids FILE",
         {"v/peting_cat/a.mp4": ""}),
     "gen: one class twice": (
         "gen_py_list {tmp}/v {tmp}/l.txt",

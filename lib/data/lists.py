@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from data.labels import first_label
 from utils.errors import UserError
 
 _INT32 = range(-(1 << 31), 1 << 31)
@@ -47,6 +48,7 @@ def iter_list(lines: Iterable[bytes], name: str) -> Iterator[tuple[bytes, list[i
             entry = parse_line(line)
         except ValueError as error:
             raise UserError(f"{name}:{number}: {error}") from None
+        first_label(entry[1], f"{name}:{number}", name)
         yield entry
 
 
@@ -110,6 +112,11 @@ class VideoList:
     def paths(self) -> list[str]:
         """Paths of all lines, in order."""
         return [self.path(index) for index in range(len(self))]
+
+    def only_label(self) -> int | None:
+        """The label of all lines; None if there are several."""
+        first = self._labels[0]
+        return first if all(label == first for label in self._labels) else None
 
     def label(self, index: int) -> int:
         """First label of a line, counted from 0."""

@@ -18,14 +18,12 @@ from models import model_builder_video
 from utils.collections import AttrDict
 from utils.errors import UserError
 from video.bad_videos import BadVideos
+from video.formats import VIDEO_SUFFIXES
 from video.frame_folder import is_frame_folder
 from video.video_facts import VideoFactsCache
+from video.video_search import find_below
 
 logger = logging.getLogger(__name__)
-
-# What is taken from a folder. A file given by itself may have any name.
-VIDEO_SUFFIXES = (".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv",
-                  ".ts", ".vob", ".webm", ".wmv")
 
 # Crops of a clip -> the values of TEST.TEST_FULLY_CONV and TEST_FULLY_CONV_FLIP that make them.
 CROPS = {1: (False, False), 3: (True, False), 6: (False, True)}
@@ -34,7 +32,8 @@ CROPS = {1: (False, False), 3: (True, False), 6: (False, True)}
 def find_videos(paths: list[str]) -> list[str]:
     """Files and folders of frames as they are, and the videos below other folders, each once, sorted by path.
 
-    A video below a folder is a file with the suffix of one, or a folder of frames (video.frame_folder).
+    A video below a folder is a file with the suffix of one, or a folder of frames (video.frame_folder). What else there
+    is, is counted in the log.
 
     Raises UserError for a folder without any.
     """
@@ -42,11 +41,13 @@ def find_videos(paths: list[str]) -> list[str]:
     for path in paths:
         found = [path]
         if Path(path).is_dir() and not is_frame_folder(path):
-            found = sorted(str(entry) for entry in Path(path).rglob("*")
-                           if is_frame_folder(entry) or (entry.suffix.lower() in VIDEO_SUFFIXES and entry.is_file()))
+            search = find_below(path)
+            found, left_out = search.videos, "; ".join(search.left_out())
             if not found:
                 raise UserError(f"{path}: expected a folder with videos, found no file that ends in "
-                                f"{', '.join(VIDEO_SUFFIXES)}")
+                                f"{', '.join(VIDEO_SUFFIXES)}{left_out and f', but {left_out}'}")
+            if left_out:
+                logger.warning("%s: left out: %s", path, left_out)
         videos |= dict.fromkeys(found)
     return list(videos)
 

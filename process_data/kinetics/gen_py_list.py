@@ -71,6 +71,9 @@ def main() -> None:
 
     class_ids = make_class_ids(args.folder, args.make_classids) if args.make_classids else read_class_ids(args.classids)
     labels = folder_labels(args.folder, class_ids)
+    if len(labels) == 1:
+        logger.warning("%s: only one class, %r: nothing can be learned from it; expected a folder for each class",
+                       args.folder, *labels)
     rename_folders(args.folder, labels)
     counts = dict.fromkeys(filter(None, (args.list_file, args.val_list)), 0)
     with ExitStack() as stack:
@@ -158,7 +161,8 @@ def folder_labels(folder: str, class_ids: dict[str, int]) -> dict[str, int]:
     for name in names:
         if name not in known:
             nearest = "".join(difflib.get_close_matches(name, known, n=1, cutoff=0))
-            raise UserError(f"{os.path.join(folder, name)}: no such class; the nearest is {nearest!r}")
+            raise UserError(f"{os.path.join(folder, name)}: no such class; the nearest is {nearest!r}. For classes of "
+                            "your own: --make_classids FILE")
         other = seen.setdefault(spaceless(name), name)
         if other != name:
             raise UserError(f"{folder}: {other!r} and {name!r} are the same class: expected one folder")

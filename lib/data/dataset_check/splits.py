@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from data.labels import first_label
 from data.lists import list_lines, parse_line
 from data.lmdb_reader import Lmdb
 from data.lmdb_writer import TEMPORAL_POSITIONS
@@ -79,7 +80,8 @@ class Split:
             path, labels = parse_line(value)
         except ValueError as error:
             raise RecordError(str(error)) from None
-        return TrainRecord(path.decode("utf-8", "surrogateescape"), labels[0])
+        label = first_label(labels, self.place_name(place), str(self.list_file))
+        return TrainRecord(path.decode("utf-8", "surrogateescape"), label)
 
 
 def label_problem(label: int, num_classes: int | None) -> str | None:
