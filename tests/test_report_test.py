@@ -5,14 +5,13 @@ import json
 import pickle
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
 import h5py
 import numpy as np
 import pytest
+from limited_memory import run_limited
 
 import report_test
 from data.class_ids import read_class_names
@@ -208,16 +207,6 @@ def hollow(path, clips, classes):
         file.create_dataset("scores", (clips, classes), "f4", chunks=(1000, classes), compression="gzip")
 
 
-LIMITED = """
-import resource, runpy, sys
-import h5py, matplotlib.pyplot, numpy
-limit = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize() + (512 << 20)
-resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-sys.argv = sys.argv[1:]
-runpy.run_path(sys.argv[0], run_name="__main__")
-"""
-
-
 @pytest.mark.parametrize(("make", "message"), [
     (lambda path: path.write_bytes(pickle.dumps(nested(40))), r"expected a list of \[video index, list of scores\]"),
     (lambda path: path.write_bytes(pickle.dumps([[0, row] for row in nested(40)[0][1]])), "expected a list of"),
@@ -230,8 +219,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 def test_a_small_file_does_not_fill_the_memory(repo, tmp_path, make, message):
     path, truth = tmp_path / "results", write_truth(tmp_path / "truth.txt", [0] * 50_000)
     make(path)
-    run = subprocess.run([sys.executable, "-c", LIMITED, repo / "tools/report_test.py", path, "--truth", truth],
-                         capture_output=True, text=True)
+    run = run_limited(repo / "tools/report_test.py", path, "--truth", truth)
     assert (run.returncode, run.stderr.count("\n")) == (1, 1), run.stderr
     assert re.match(f"error: {path}: {message}", run.stderr)
     assert path.stat().st_size < 4 << 20

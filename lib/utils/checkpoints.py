@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from formats.blobs import Checkpoint, blob_name, check_finite, is_weight, model_blobs, momentum_name, read_checkpoint
+from formats.blobs import load_blobs as load_blobs  # other programs look for it here
 from formats.caffe2_pickle import PickleError, dump
 from utils.errors import UserError
 from utils.files import clear_leftovers
