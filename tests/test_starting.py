@@ -139,6 +139,12 @@ def test_errors_too(tmp_path, encoding):
     assert (told.returncode, told.stderr.decode(encoding)) == (1, expected)
 
 
+def test_errors_with_a_closed_output(tmp_path):
+    told = subprocess.run(["sh", "-c", '"$@" >&-', "sh", sys.executable, REPO / "tools/plot_log.py", "none.log"],
+                          cwd=tmp_path, capture_output=True, text=True)
+    assert (told.returncode, told.stderr) == (1, "error: none.log: cannot read this log: No such file or directory\n")
+
+
 def test_the_error_of_one_of_several_processes(tmp_path, monkeypatch):
     told = python("-c", "import sys; sys.path.insert(0, sys.argv[1])\nfrom utils import cli, errors\n"
                         "def main(): raise errors.UserError('z\\xfc\\udcff')\ncli.run(main)", REPO / "lib",

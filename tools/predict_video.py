@@ -102,7 +102,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config_file", metavar="YAML", help="file of options")
     parser.add_argument("--video", nargs="+", required=True, action="extend", metavar="FILE_OR_FOLDER",
-                        help="videos; of a folder, all files below it that have the suffix of a video")
+                        help="videos; of a folder, all files below it, links followed, that have the suffix of a video")
     parser.add_argument("--views", type=parse_views, default=(10, 3), metavar="CLIPSxCROPS",
                         help="clips spread over the video, each cut into 3 crops of TRAIN.JITTER_SCALES[0] (as "
                              "TEST.TEST_FULLY_CONV), 6 (..._FLIP: and their mirror images), or 1 of 224 in the centre; "

@@ -1,6 +1,7 @@
 """Shared by all command lines: the log format, and reporting a user's mistake in one line."""
 
 import contextlib
+import io
 import logging
 import os
 import sys
@@ -28,8 +29,9 @@ def run(main: Callable[..., int | None], *args: Any) -> NoReturn:
     is a bug: it is printed with its traceback and gives 1.
     """
     for stream in (sys.stdout, sys.stderr):
-        # Names of files can be any bytes, and the terminal's encoding any.
-        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+        if isinstance(stream, io.TextIOWrapper):  # None if it is closed
+            # Names of files can be any bytes, and the terminal's encoding any.
+            stream.reconfigure(errors="backslashreplace")
     hangs = False
     try:
         status = main(*args)
@@ -56,7 +58,8 @@ def run(main: Callable[..., int | None], *args: Any) -> NoReturn:
 
 
 def _fail(message: str, status: int = 1) -> int:
-    sys.stdout.flush()
+    if sys.stdout is not None:  # as it is if it is closed
+        sys.stdout.flush()
     if ERROR_FILE not in os.environ:
         sys.stderr.write(message)
         return status
