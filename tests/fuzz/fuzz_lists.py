@@ -53,6 +53,7 @@ class Lists(Area):
     name = "lists"
     error = UserError
     memory = 100_000, 30
+    allowed_events = frozenset({"sys._getframe", "object.__getattr__"})  # logging looks at its caller
 
     def __init__(self, folder):
         self.path = folder / "case.txt"
