@@ -156,6 +156,28 @@ def test_a_checkpoint_holds_what_the_legacy_program_saved(tmp_path):
         assert np.array_equal(blobs[f"{name}_momentum"], history.numpy())
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("part", ["weight", "momentum", "statistics"])
+def test_what_is_no_number_is_not_written(tmp_path, value, part):
+    """Nothing could go on from it, and it might push out the last good checkpoint."""
+    model = tiny()
+    momentum = momentum_of(model, seed=1)
+    name, tensor = {"weight": ("conv1_w", model_blobs(model)["conv1_w"]), "momentum": ("pred_b_momentum",
+                    momentum["pred_b"]), "statistics": (STATISTICS[0], model_blobs(model)[STATISTICS[0]])}[part]
+    tensor.view(-1)[1] = value
+    with pytest.raises(UserError, match=f"file.pkl: not written, and training cannot go on: {name}: expected finite "
+                                        f"numbers, got 1 of {tensor.numel()} that are NaN or infinite"):
+        save_checkpoint(tmp_path / "file.pkl", model, momentum, 0.1, 7)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_weights_beyond_float32(tmp_path, recwarn):
+    blobs = {name: np.full(array.shape, 1e300) for name, array in arrays(tiny()).items()}
+    with pytest.raises(UserError, match=r"weights.pkl: conv1_w: expected finite numbers, got (\d+) of \1 that are"):
+        load_weights(tiny(), write(tmp_path, blobs))
+    assert list(recwarn) == []
+
+
 def test_frozen_layers_have_no_momentum(tmp_path):
     model = tiny(norm=Affine)
     save_checkpoint(tmp_path / "file.pkl", model, momentum_of(model), 0.1, 1)

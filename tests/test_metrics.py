@@ -1,12 +1,14 @@
 """Classification errors, and the exact lines of a training log."""
 
 import json
+import math
 import re
 
 import numpy as np
 import pytest
 import torch
 
+from reports.log_parser import parse_line
 from utils import metrics
 from utils.metrics import Averages, BestErrors, first_n_errors, topk_errors
 from utils.misc import eta, used_memory
@@ -118,6 +120,15 @@ def test_json_stats(capsys):
     text = printed(capsys, metrics.print_json_stats, {"test_err": 12.5, "currentIter": 3})
     assert re.fullmatch(r"\njson_stats: (\{.*\})\n\n", text)
     assert json.loads(text.strip().removeprefix("json_stats: ")) == {"test_err": 12.5, "currentIter": 3}
+
+
+def test_json_stats_stay_json(capsys):
+    """As after a loss that is infinite."""
+    stats = {"train_loss": math.inf, "test_err": math.nan, "other": [{"a": -math.inf, "b": (1, 2.5, "NaN")}]}
+    text = printed(capsys, metrics.print_json_stats, stats | {"currentIter": 3})
+    assert text.strip() == ('json_stats: {"train_loss": null, "test_err": null, "other": '
+                            '[{"a": null, "b": [1, 2.5, "NaN"]}], "currentIter": 3}')
+    assert parse_line(text.strip()).stats["train_loss"] is None
 
 
 def test_best_model(capsys):

@@ -27,7 +27,10 @@ import torch
 from loader_threads import decoder_threads
 from video_files import write_items
 
+from core.config import load_config
 from formats.caffe2_pickle import dump, load
+from formats.state_dict_file import write_state_dict
+from models.model_builder_video import create_model
 
 REPO = legacy_run.REPO
 TOOLS = {path.stem: path for path in [*REPO.glob("tools/*.py"), *REPO.glob("process_data/*/*.py")]}
@@ -75,6 +78,27 @@ def checkpoint_without_rate(path, job):
     dump({name: value for name, value in load(job.weights)["blobs"].items() if name != "lr"}, path)
 
 
+def checkpoint_with(name, value):
+    """A checkpoint in which one number of a blob is another; of its update history as well, where there is one."""
+    def write(path, job):
+        blobs = load(job.weights)["blobs"]
+        blobs[name].flat[1] = value
+        path.parent.mkdir(exist_ok=True, parents=True)
+        dump({"blobs": blobs}, path)
+    return write
+
+
+def checkpoint_of_huge_scores(path, job):
+    blobs = load(job.weights)["blobs"]
+    dump(blobs | {"pred_w": np.sign(blobs["pred_w"]) * np.float32(3e38)}, path)
+
+
+def state_dict_with_nan(path, job):
+    model = create_model(load_config(legacy_run.YAML, legacy_run.words(job.data, path.parent)[2:]), "test")
+    model.pred.bias.data[3] = float("nan")
+    write_state_dict(model, path)
+
+
 def checkpoint_of_something_else(path, job):
     dump({"other_w": np.zeros(3, "f4"), "lr": 0.1}, path)
 
@@ -118,6 +142,7 @@ WEB_PAGE = "<!DOCTYPE html>\n<html><head><title>403 Forbidden</title>"
 LFS_POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
 NO_PATH = "expected 'path label[,label...]', got"
 NO_LOG = "expected a log with '| Train ETA: ...' or 'json_stats: ...' lines, found none"
+NAMES = "".join(f"kind {i}\n" for i in range(10))
 ENTRY = {"v/abseiling/a.mp4": ""}
 
 # ------------------------------------------------------------------------------------------------------- the table
@@ -422,6 +447,35 @@ WEIGHTS = {
         "train_net_video {job} TRAIN.PARAMS_FILE {weights} SOLVER.MAX_ITER 4",
         "nothing to train: 4 iterations are done, SOLVER.MAX_ITER is 4 (TRAIN.PARAMS_FILE '{weights}'; "
         "TRAIN.RESET_START_ITER True takes the weights only)", {}),
+    "not a number": (
+        TEST_W, "{tmp}/w.pkl: pred_b: expected finite numbers, got 1 of 10 that are NaN or infinite",
+        {"w.pkl": checkpoint_with("pred_b", np.nan)}),
+    "infinite, to predict with": (
+        "predict_video --video {data}/tall.mp4 --views 1x1 --json {tmp}/r.json --classids {tmp}/n.txt {test} "
+        "TEST.PARAMS_FILE {tmp}/w.pkl",
+        "{tmp}/w.pkl: res_conv1_bn_riv: expected finite numbers, got 1 of 64 that are NaN or infinite",
+        {"w.pkl": checkpoint_with("res_conv1_bn_riv", np.inf), "n.txt": NAMES}),
+    "not a number, to train with": (
+        "train_net_video {job} TRAIN.PARAMS_FILE {tmp}/w.pkl",
+        "{tmp}/w.pkl: conv1_w: expected finite numbers, got 1 of 9408 that are NaN or infinite",
+        {"w.pkl": checkpoint_with("conv1_w", np.nan)}),
+    "not a number, to go on with": (
+        "train_net_video {job} CHECKPOINT.DIR {tmp}/f",
+        "{tmp}/f/checkpoints/c2_model_iter4.pkl: pred_b_momentum: expected finite numbers, got 1 of 10 that are NaN or "
+        "infinite", {"f/checkpoints/c2_model_iter4.pkl": checkpoint_with("pred_b_momentum", -np.inf)}),
+    "not a number, to export": (
+        "export_model --format state_dict --output {tmp}/o.pth {test} TEST.PARAMS_FILE {tmp}/w.pkl",
+        "{tmp}/w.pkl: conv1_w: expected finite numbers, got 1 of 9408 that are NaN or infinite",
+        {"w.pkl": checkpoint_with("conv1_w", np.nan)}),
+    "not a number in a state_dict": (
+        "export_model --format pkl --output {tmp}/o.pkl --from_state_dict {tmp}/m.pth {job}",
+        "{tmp}/m.pth: pred.bias: expected finite numbers, got 1 of 10 that are NaN or infinite",
+        {"m.pth": state_dict_with_nan}),
+    "of scores beyond all numbers, to predict with": (
+        "predict_video --video {data}/tall.mp4 --views 1x1 --json {tmp}/r.json --classids {tmp}/n.txt {test} "
+        "TEST.PARAMS_FILE {tmp}/w.pkl",
+        "{tmp}/w.pkl: expected weights that give finite numbers, got NaN or infinity for {data}/tall.mp4: are the "
+        "options those of the training?", {"w.pkl": checkpoint_of_huge_scores, "n.txt": NAMES}),
     "C2D for I3D": (
         "test_net_video {test} MODEL.VIDEO_ARC_CHOICE 2",
         "{weights}: conv1_w: expected shape (64, 3, 5, 7, 7), got (64, 3, 1, 7, 7): is this a checkpoint of another "
@@ -489,7 +543,8 @@ PREPARATION = {
         "gen_py_list {tmp}/v {tmp}/l.txt", "{tmp}/v: expected a folder for each class in it, got none",
         {"v/a.mp4": ""}),
     "gen: unknown class": (
-        "gen_py_list {tmp}/v {tmp}/l.txt", "{tmp}/v/peting_cat: no such class; the nearest is 'petting_cat'",
+        "gen_py_list {tmp}/v {tmp}/l.txt", "{tmp}/v/peting_cat: no such class; the nearest is 'petting_cat'. "
+        "For classes of your own: --make_classids FILE",
         {"v/peting_cat/a.mp4": ""}),
     "gen: one class twice": (
         "gen_py_list {tmp}/v {tmp}/l.txt",
@@ -598,6 +653,9 @@ PREPARATION = {
         "modify_caffe2_ftvideo {weights} {tmp}/f/o.pkl", "{tmp}/f: cannot be created: File exists", {"f": ""}),
     "demo: fewer than none": (
         "make_motion_videos {tmp}/v --train -1", "--seed, --train and --val: expected numbers of at least 0", {}),
+    "demo: in a folder of another encoding": (
+        "make_motion_videos {tmp}/\udcff",
+        "{tmp}/\\udcff: expected a name in UTF-8: OpenCV writes no video under another", {}),
     "demo: in a file": (
         "make_motion_videos {tmp}/f --train 1", "{tmp}/f/train/across: cannot be created: Not a directory", {"f": ""}),
 }

@@ -211,6 +211,16 @@ def test_the_report_says_what_was_tested(test, job, options, expected):
     assert output.index("top-5 accuracy") < output.index(line)
 
 
+def test_scores_beyond_all_numbers(job, tmp_path, call_tool):
+    blobs = load(job.weights)["blobs"]
+    dump(blobs | {"pred_w": np.sign(blobs["pred_w"]) * np.float32(3e38)}, tmp_path / "w.pkl")
+    words = legacy_run.words(job.data, tmp_path, TEST__PARAMS_FILE=tmp_path / "w.pkl")
+    status, _, errors = call_tool(test_net_video, *words)
+    assert (status, errors) == (1, f"error: {tmp_path}/w.pkl: expected weights that give finite numbers, got NaN or "
+                                   f"infinity for {job.data}/tall.mp4: are the options those of the training?\n")
+    assert not (tmp_path / "results_probs.pkl").exists()
+
+
 def test_scores_before_the_softmax(test):
     _, probabilities = test(TEST__NUM_TEST_CLIPS=1)
     output, scores = test(TEST__NUM_TEST_CLIPS=1, TEST__OUTPUT_NAME="pred")

@@ -215,7 +215,7 @@ def test_the_newest_checkpoint_is_tested_when_nothing_is_left_to_train(job, tmp_
 
 def test_a_nan_loss_ends_the_run(job, tmp_path, call_tool):
     contents = load(job.weights)
-    contents["blobs"]["pred_b"][:] = np.nan
+    contents["blobs"]["pred_w"] = np.sign(contents["blobs"]["pred_w"]) * np.float32(3e38)  # the scores are not finite
     checkpoint = tmp_path / "checkpoints/c2_model_iter4.pkl"
     checkpoint.parent.mkdir()
     dump(contents, checkpoint)

@@ -4,11 +4,14 @@
     python tools/train_net_video.py --config_file configs/F.yaml [KEY VALUE]...
 """
 
-import _init_paths  # noqa: F401, I001  (puts lib/ on the path)
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+import _init_paths  # noqa: F401, I001  (lib/ on the path, a Python that is new enough)
 
 import argparse
 import logging
-import sys
 
 from core.config import load_config
 from engine.launcher import launch

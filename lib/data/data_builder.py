@@ -47,9 +47,12 @@ def val_loader(cfg: AttrDict, replicas, bad_videos: BadVideos, first_record: int
 
 
 def _random_clips(cfg, replicas, bad_videos, split, purpose, batch_size, first_record):
-    train = cfg.TRAIN
+    train, source = cfg.TRAIN, open_train_source(cfg.DATADIR, split, cfg.RNG_SEED, shuffle=purpose == "train")
+    if purpose == "train" and (label := source.only_label()) is not None:
+        logger.warning("The training data (%s in %s) seem to be of class %d alone: nothing can be learned from them",
+                       split, cfg.DATADIR, label)
     return TrainLoader(
-        source=open_train_source(cfg.DATADIR, split, cfg.RNG_SEED, shuffle=purpose == "train"),
+        source=source,
         clips=TrainClips(train.VIDEO_LENGTH, train.SAMPLE_RATE, train.CROP_SIZE, tuple(train.JITTER_SCALES)),
         batch_size=batch_size,
         replicas=replicas.total,

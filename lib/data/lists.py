@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+from data.labels import first_label
 from utils.errors import UserError
 from video.formats import VIDEO_SUFFIXES
 
@@ -81,8 +82,9 @@ def iter_list(lines: Iterable[bytes], name: str) -> Iterator[tuple[bytes, list[i
 
 
 def read_entry(line: bytes, name: str, number: int) -> Entry:
-    """parse_line(line). Columns after the label are logged, once per list."""
+    """parse_line(line). Further labels, and columns after the label, are logged once per list."""
     entry = parse_line(line)
+    first_label(entry.labels, f"{name}:{number}", name)
     if entry.rest and name not in _warned:
         _warned.add(name)
         logger.warning("%s:%d: what stands after the label is ignored, here and in other lines: %s", name, number,
@@ -211,6 +213,11 @@ class VideoList:
     def paths(self) -> list[str]:
         """Paths of all lines, in order."""
         return [self.path(index) for index in range(len(self))]
+
+    def only_label(self) -> int | None:
+        """The label of all lines; None if there are several."""
+        first = self._labels[0]
+        return first if all(label == first for label in self._labels) else None
 
     def label(self, index: int) -> int:
         """First label of a line, counted from 0."""

@@ -90,7 +90,7 @@ def _write(folder, lines, name, items_of, sorted_keys):
     items = items_of(iter_list(lines, name))
     # No other process knows the folder yet, so neither locks nor a sync at every commit are needed.
     with (
-        lmdb.open(str(folder), map_size=_MAP_SIZE, mode=0o666, lock=False, sync=False) as environment,
+        lmdb.open(os.fsencode(folder), map_size=_MAP_SIZE, mode=0o666, lock=False, sync=False) as environment,
         tqdm(total=os.fstat(lines.fileno()).st_size, unit="B", unit_scale=True, desc=name) as progress,
     ):
         records = 0

@@ -21,7 +21,7 @@ from models import export
 from models.model_builder_video import SCORES, create_model
 from models.resnet_video import ResNetVideo
 from utils.checkpoints import load_weights
-from utils.collections import AttrDict
+from utils.collections import AttrDict, to_json
 from utils.errors import UserError
 from utils.files import atomic_file, atomic_write, make_folder
 
@@ -87,7 +87,7 @@ def export_model(cfg: AttrDict, kind: str, output: str, state_dict_file: str | N
     else:
         facts["blob_names"] = blob_names(network)
     with atomic_write(facts_path(path), "w", encoding="utf-8") as file:
-        json.dump(facts, file, indent=1)
+        file.write(to_json(facts, indent=1))
     return ExportResult(path, difference, tuple(notes))
 
 

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from formats.blobs import Checkpoint, blob_name, describe, is_weight, model_blobs, momentum_name, read_checkpoint
+from formats.blobs import Checkpoint, blob_name, check_finite, is_weight, model_blobs, momentum_name, read_checkpoint
+from formats.blobs import load_blobs as load_blobs  # other programs look for it here
 from formats.caffe2_pickle import PickleError, dump
 from utils.errors import UserError
 from utils.files import clear_leftovers
@@ -101,8 +102,8 @@ def load_weights(model: nn.Module, weights: str | PathLike | Checkpoint,
         momentum: {blob name: tensor} of update histories to fill as well, in place.
 
     Raises:
-        UserError: the file cannot be read, or holds no blob of the model, or one of a wrong shape or type. The model
-            is unchanged then.
+        UserError: the file cannot be read, or holds no blob of the model, or one of a wrong shape or type, or one with
+            a NaN or an infinity in it. The model is unchanged then.
     """
     checkpoint = weights if isinstance(weights, Checkpoint) else read_checkpoint(weights)
     logger.info("Initializing model params from file: %s", checkpoint.path)
@@ -138,10 +139,8 @@ def _fit(checkpoint: Checkpoint, name: str, shape: torch.Size) -> tuple[str, Ten
     if name not in checkpoint.blobs:
         logger.info("%s not found", name)
         return "missing", None
-    value = checkpoint.blobs[name]
-    if not isinstance(value, np.ndarray) or value.dtype.kind not in "fiu":
-        raise UserError(f"{checkpoint.path}: {name}: expected an array of numbers, got {describe(value)}")
-    source, found = torch.from_numpy(value.astype(np.float32, copy=False)), value.shape
+    source = checkpoint.tensor(name)
+    found = tuple(source.shape)
     if found == tuple(shape):
         return "loaded", source
     if "pred" in name:
@@ -218,12 +217,14 @@ def save_checkpoint(path: str | PathLike, model: nn.Module, momentum: dict[str, 
             next to "blobs", which the Caffe2 program ignores.
 
     Raises:
-        UserError: the file cannot be written.
+        UserError: the file cannot be written, or there is a NaN or an infinity in what it is to hold.
     """
     path = Path(path)
     logger.info("Saving model params to weights file %s", path)
     trainable = [blob_name(name) for name, parameter in model.named_parameters() if parameter.requires_grad]
     tensors = model_blobs(model) | {momentum_name(name): momentum[name] for name in trainable}
+    for name, tensor in tensors.items():
+        check_finite(f"{path}: not written, and training cannot go on: {name}", tensor)
     blobs: dict[str, np.ndarray | int] = {
         name: tensor.detach().to("cpu", torch.float32).numpy() for name, tensor in tensors.items()}
     blobs |= {"lr": np.array(float(lr), np.float32), "model_iter": int(model_iter)}

@@ -1,11 +1,11 @@
 """Classification errors, their running averages, and the log lines that report them."""
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 
+from utils.collections import to_json
 from utils.misc import eta
 from utils.timer import Timer
 
@@ -105,4 +105,4 @@ def print_finished_line(it: int, max_iter: int, errors: Mapping[str, float]) -> 
 
 def print_json_stats(stats: Mapping[str, Any]) -> None:
     """Print the measurements of an evaluation, and of the training since the previous one, as JSON."""
-    print(f"\njson_stats: {json.dumps(stats)}\n", flush=True)
+    print(f"\njson_stats: {to_json(stats)}\n", flush=True)

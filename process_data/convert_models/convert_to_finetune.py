@@ -1,12 +1,14 @@
 """The steps that the conversion scripts share: functions from blobs to blobs, and the command line."""
 
-import argparse
 import sys
 from pathlib import Path
 
-import numpy as np
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
+import _init_paths  # noqa: F401, I001  (lib/ on the path, a Python that is new enough)
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "lib"))
+import argparse
+
+import numpy as np
 
 from formats.blobs import NUMBERS, load_blobs  # noqa: E402
 from formats.caffe2_pickle import dump  # noqa: E402

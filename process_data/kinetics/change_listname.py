@@ -4,13 +4,15 @@
     change_listname.py trainlist_full.txt trainlist.txt /data/train/ /data/train_256/
 """
 
-import argparse
-import logging
-import os
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "lib"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
+import _init_paths  # noqa: F401, I001  (lib/ on the path, a Python that is new enough)
+
+import argparse
+import logging
+import os
 
 from data.lists import open_list, path_of  # noqa: E402
 from utils import cli  # noqa: E402

@@ -9,6 +9,12 @@ in OUT only when it is complete. At the end, the videos that failed are listed w
 is 1.
 """
 
+import sys
+from pathlib import Path, PurePath
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
+import _init_paths  # noqa: F401, I001  (lib/ on the path, a Python that is new enough)
+
 import argparse
 import contextlib
 import fcntl
@@ -16,15 +22,11 @@ import logging
 import os
 import shutil
 import signal
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from fractions import Fraction
-from pathlib import Path, PurePath
 
 from tqdm import tqdm
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "lib"))
 
 from data.lists import open_list, path_of  # noqa: E402
 from utils import cli  # noqa: E402
@@ -114,7 +116,8 @@ def frame_rate(text: str | None) -> Fraction | None:
     if text is None:
         return None
     with contextlib.suppress(ValueError, ZeroDivisionError):
-        if 0 < (rate := Fraction(text)) <= 1000:
+        rate = Fraction(text)
+        if 0 < rate <= 1000:
             return rate
     raise UserError(f"--fps: expected frames per second, such as 30 or 30000/1001, got {text}")
 
