@@ -1,5 +1,6 @@
 """The convolution of the networks: a Conv3d that computes flat kernels as two-dimensional convolutions."""
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
