@@ -2,10 +2,12 @@
 
     python tests/bench/bench_model.py [VARIANT]... [--what inference] [--batch 1] [--device cuda] [--repetitions 5]
 
-Each build runs in its own process; the builds take turns. They add one optimisation after another to the plain network:
-eager, contiguous, unfolded, with the P x Q matrix of the non-local blocks in memory. VARIANT selects the variants whose
-name contains one of the words. `of product` is relative to the rate at which this machine multiplies matrices of the
-same type, measured in the same run. `memory` is the peak beyond that of the process without a network.
+Each build runs in its own process; on a CPU they take turns. They add one optimisation after another to the plain
+network: eager, contiguous, three-dimensional convolutions, the P x Q matrix of the non-local blocks in memory, norms
+not folded. Those after "+ compiled" start from all others. On CPUs all have the allocator setting of the tools
+(`engine/malloc.py`). VARIANT selects the variants whose name contains one of the words. `of product` is relative to the
+rate at which this machine multiplies matrices of the same type, measured in the same run. `memory` is the peak beyond
+that of the process without a network.
 """
 
 import json
@@ -33,8 +35,7 @@ VARIANTS = json.loads((REPO / "tests/data/reference/forward.json").read_text())
 # Each adds one optimisation, up to "+ compiled"; those after that start from everything but compilation.
 STEPS = ("plain", "+ channels last", "+ cudnn.benchmark", "+ flat convolutions", "+ fused attention")
 INFERENCE = (*STEPS, "+ norms folded", "+ compiled", "bfloat16", "bfloat16, two products", "bfloat16, compiled")
-TRAINING = (*STEPS, "+ compiled", "bfloat16", "bfloat16, 3-D convolutions", "bfloat16, two products",
-            "bfloat16, compiled", "activations recomputed")
+TRAINING = (*STEPS, "+ compiled", "bfloat16", "bfloat16, two products", "bfloat16, compiled", "activations recomputed")
 
 
 def plain_attend(self, block, theta, phi, g):
@@ -58,7 +59,7 @@ def prepare(build, clips):
     """Undo the program's optimisations that a build does without. Returns the clips in its memory format."""
     level = STEPS.index(build) if build in STEPS else len(STEPS)
     torch.backends.cudnn.benchmark = level >= STEPS.index("+ cudnn.benchmark")
-    if level < STEPS.index("+ flat convolutions") or "3-D convolutions" in build:
+    if level < STEPS.index("+ flat convolutions"):
         Conv3d.forward = torch.nn.Conv3d.forward
     if level < STEPS.index("+ fused attention") or "two products" in build:
         EmbeddedGaussian.attend = plain_attend
@@ -196,8 +197,9 @@ def main():
         for what in args.what or ["inference", "training"]:
             known = INFERENCE if what == "inference" else TRAINING
             builds = [build for build in known if not args.build or build == known[0] or build in args.build]
-            if args.device == "cpu":  # what is for GPUs alone, or takes minutes in oneDNN
-                builds = [build for build in builds if build not in ("+ cudnn.benchmark", "bfloat16, 3-D convolutions")]
+            # What the program does on the other kind of device alone.
+            absent = "+ cudnn.benchmark" if args.device == "cpu" else "+ flat convolutions"
+            builds = [build for build in builds if build != absent]
             compare(variant, what, builds, args.batch, args.device, args.repetitions)
 
 
