@@ -143,7 +143,7 @@ def test_best_model(capsys):
 def test_best_of_the_first_classes(capsys):
     best = BestErrors()
     text = printed(capsys, best.update, {"err": 80.0, "err5": 7.5, "err_N_way": 60.0, "err5_N_way": 5.0})
-    assert text.splitlines()[-1] == "* Best: top1_N_way:  60.000 top5_N_way:   5.000"
+    assert text.endswith("\n\n\n* Best: top1_N_way:  60.000 top5_N_way:   5.000\n\n")
     assert printed(capsys, best.update, {"err": 80.0, "err5": 7.5, "err_N_way": 61.0, "err5_N_way": 0.0}) == ""
 
 

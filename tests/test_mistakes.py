@@ -169,10 +169,14 @@ OPTIONS = {
         "train_net_video --config_file {tmp}/f.yaml",
         "{tmp}/f.yaml: not valid YAML at line 2, column 1: duplicate key 'NUM_GPUS'",
         {"f.yaml": "NUM_GPUS: 4\nNUM_GPUS: 8\n"}),
-    "a number that YAML takes for text": (
+    "text in place of a number": (
         "train_net_video --config_file {tmp}/f.yaml",
-        "{tmp}/f.yaml: SOLVER.BASE_LR = '1e-4' (str): expected float, as of the default 0.1 (written 1.0e-04)",
-        {"f.yaml": "SOLVER:\n  BASE_LR: 1e-4\n"}),
+        "{tmp}/f.yaml: SOLVER.BASE_LR = '1e-4x' (str): expected float, as of the default 0.1",
+        {"f.yaml": "SOLVER:\n  BASE_LR: 1e-4x\n"}),
+    "a number in place of text": (
+        "train_net_video --config_file {tmp}/f.yaml",
+        "{tmp}/f.yaml: DATASET = 2017 (int): expected str, as of the default '' (in quotes: \"'2017'\")",
+        {"f.yaml": "DATASET: '2017'\n"}),
     "unknown in the file": (
         "train_net_video --config_file {tmp}/f.yaml",
         "{tmp}/f.yaml: TRAIN.BATCHSIZE = 4 (int): no such option; the nearest is TRAIN.BATCH_SIZE (int)",
@@ -251,8 +255,17 @@ OPTIONS = {
         "test_net_video {test} TRAIN.VIDEO_LENGTH 1",
         "the network needs clips of at least 2 frames, got 1: TRAIN.VIDEO_LENGTH is too small", {}),
     "unknown output": (
-        "test_net_video {test} TEST.OUTPUT_NAME probs", "TEST.OUTPUT_NAME: expected one of pred, softmax, got 'probs'",
-        {}),
+        "test_net_video {test} TEST.OUTPUT_NAME softmx",
+        "TEST.OUTPUT_NAME 'softmx': not in this network; near ones: softmax", {}),
+    "no text for the output": (
+        "test_net_video {test} TEST.OUTPUT_NAME None", "TEST.OUTPUT_NAME: expected text, got None", {}),
+    "a blob of whole frames": (
+        "test_net_video {test} TEST.TEST_FULLY_CONV False TEST.TEST_FULL_SIZE True TEST.OUTPUT_NAME pool5",
+        "TEST.OUTPUT_NAME: expected pred or softmax with TEST.TEST_FULL_SIZE, as other blobs have a size for each size "
+        "of frames, got 'pool5'", {}),
+    "an export of a blob": (
+        "export_model --format state_dict --output {tmp}/o.pt {test} TEST.OUTPUT_NAME pool5",
+        "TEST.OUTPUT_NAME: expected pred or softmax for an export, got 'pool5'", {}),
     "clips that do not divide": (
         "test_net_video {test} TEST.NUM_TEST_CLIPS 10",
         "TEST.NUM_TEST_CLIPS: expected a multiple of the 3 crops of a clip, got 10", {}),
@@ -329,6 +342,16 @@ DATA = {
     "a word for a label": (
         "train_net_video {job} DATADIR {tmp}", f"{{tmp}}/train.txt:1: {NO_PATH} '{{data}}/wide.mp4 waving'",
         {"train.txt": "{data}/wide.mp4 waving\n"}),
+    "two columns of numbers": (
+        "train_net_video {job} DATADIR {tmp}",
+        f"{{tmp}}/train.txt:1: {NO_PATH} 'frames/x 3 300': either 'frames/x' with the label '3', or 'frames/x 3' with "
+        "the label '300'", {"train.txt": "frames/x 3 300\n"}),
+    "digits with an underscore for a label": (
+        "train_net_video {job} DATADIR {tmp}", f"{{tmp}}/train.txt:1: {NO_PATH} 'v.mp4 1_0'",
+        {"train.txt": "v.mp4 1_0\n"}),
+    "labels with spaces": (
+        "train_net_video {job} DATADIR {tmp}", f"{{tmp}}/train.txt:1: {NO_PATH} 'v.mp4 3, 4'",
+        {"train.txt": "v.mp4 3, 4\n"}),
     "a list with a byte order mark": (
         "train_net_video {job} DATADIR {tmp}",
         "{tmp}/train.txt: begins with a byte order mark: expected plain UTF-8 (in an editor: without BOM)",
@@ -362,6 +385,14 @@ DATA = {
     "a truth of another length": (
         "test_net_video {test} FILENAME_GT {tmp}/gt.txt",
         "{tmp}/gt.txt: expected TEST.DATASET_SIZE 3 lines, got 1", {"gt.txt": GOOD}),
+    "a truth of other classes": (
+        "test_net_video {test} FILENAME_GT {tmp}/gt.txt",
+        "{tmp}/gt.txt:3: the label 10 is not in 0..9 (MODEL.NUM_CLASSES 10)",
+        {"gt.txt": GOOD + GOOD + "v.mp4\t10 7\n"}),
+    "a truth with a label below 0": (
+        "test_net_video {test} FILENAME_GT {tmp}/gt.txt",
+        "{tmp}/gt.txt:1: the label -1 is not in 0..9 (MODEL.NUM_CLASSES 10)",
+        {"gt.txt": "v.mp4 -1\n" + GOOD + GOOD}),
     "a truth that is not there": (
         "test_net_video {test} FILENAME_GT {tmp}/gt.txt",
         "cannot read the list {tmp}/gt.txt: No such file or directory", {}),
@@ -523,8 +554,11 @@ PREPARATION = {
         "gen_py_list {tmp}/v {tmp}/l.txt", "{tmp}/v: expected videos in its class folders, got none",
         {"v/abseiling": folder}),
     "gen: a line break in a name": (
-        "gen_py_list {tmp}/v {tmp}/l.txt", "'{tmp}/v/abseiling/a\\nb.mp4': a path with a line break cannot be listed",
+        "gen_py_list {tmp}/v {tmp}/l.txt", "'{tmp}/v/abseiling/a\\nb.mp4': a list cannot hold this path: rename it",
         {"v/abseiling": name_with_line_break}),
+    "gen: a name that is no path in a list": (
+        "gen_py_list {tmp}/v {tmp}/l.txt", "'{tmp}/v/abseiling/a.mp4 3 b': a list cannot hold this path: rename it",
+        {"v/abseiling/a.mp4 3 b": ""}),
     "gen: a folder for the list": ("gen_py_list {tmp}/v {tmp}", "{tmp}: cannot be written: Is a directory", ENTRY),
     "gen: no folder for the list": (
         "gen_py_list {tmp}/v {tmp}/no/l.txt", "{tmp}/no/l.txt: cannot be written: No such file or directory", ENTRY),
@@ -807,6 +841,8 @@ def installed(repo, tmp_path_factory):
     return folder
 
 
+MAKE_IT = ": make it with process_data/kinetics/gen_py_list.py, or put the list of the Caffe2 program there (see " \
+          "DATASET.md)"
 WEIGHTS_MISSING = "../data/pretrained_model/r50_pretrain_c2_model_iter450450_clean.pkl: cannot read: " \
                   "No such file or directory"
 
@@ -814,14 +850,15 @@ WEIGHTS_MISSING = "../data/pretrained_model/r50_pretrain_c2_model_iter450450_cle
 @pytest.mark.parametrize(("script", "status", "messages"), [
     ("scripts/run_i3d_nlnet_400k.sh", 1, [f"error: {WEIGHTS_MISSING}"]),
     ("scripts/run_test_multicrop.sh", 1,
-     ["error: cannot read the list ../process_data/kinetics/vallist.txt: No such file or directory"]),
+     [f"error: cannot read the list ../process_data/kinetics/vallist.txt: No such file or directory{MAKE_IT}"]),
     ("scripts/run_c2d_baseline_400k.sh NUM_GPUS=1", 1,
      ["error: command line: 'NUM_GPUS=1': separate key and value with a space: NUM_GPUS 1"]),
     ("scripts/setup_env.sh requirements.yaml", 1,
      ["error: expected requirements.txt or requirements-dev.txt, got requirements.yaml"]),
     ("process_data/kinetics/run_createdb.sh", 1,
-     ["error: cannot read the list trainlist_shuffle_rep.txt: No such file or directory",
-      "error: cannot read the list vallist.txt: No such file or directory"]),
+     ["error: cannot read the list trainlist_shuffle_rep.txt: No such file or directory: make it with "
+      "process_data/kinetics/shuffle_list_rep.py (see DATASET.md)",
+      f"error: cannot read the list vallist.txt: No such file or directory{MAKE_IT}"]),
 ])
 def test_scripts(script, status, messages, installed):
     process = subprocess.run(["bash", *script.split()], cwd=installed, capture_output=True, text=True,

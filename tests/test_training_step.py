@@ -11,9 +11,9 @@ from torch.nn import functional as F
 from engine.replicas import Replicas, forward_backward
 from models.affinities import DotProduct
 from models.compilation import compiled_for_training
+from models.convolution import Conv3d
 from models.nonlocal_helper import NonLocalBlock
 from models.precision import autocast, set_precision
-from models.resnet_helper import TemporalConv
 
 
 def plain_block(block, x):
@@ -103,7 +103,7 @@ def test_bfloat16_step_is_close_to_float32_and_keeps_float32_weights():
 @pytest.mark.parametrize("frames", [1, 2, 3, 4, 5])
 def test_gradients_are_right_for_clips_shorter_than_the_kernel(kernel, stride, frames):
     torch.manual_seed(0)
-    convolution = TemporalConv(16, 8, kernel, stride, tuple(k // 2 for k in kernel), bias=False)
+    convolution = Conv3d(16, 8, kernel, stride, tuple(k // 2 for k in kernel), bias=False)
     x = torch.randn(2, 16, frames, 13, 13).contiguous(memory_format=torch.channels_last_3d)
     towards = torch.randn_like(convolution(x))
 

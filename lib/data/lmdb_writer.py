@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from data.lists import iter_list, open_list
 from data.records import encode_test_clip, encode_test_video, encode_train
+from utils import cli
 from utils.errors import UserError
 from utils.files import clear_leftovers, make_folder, sync_folder, temporary_folder
 
@@ -110,5 +111,6 @@ def main(description: str, items_of: Callable[[Entries], Items], sorted_keys: bo
     parser.add_argument("--dataset_dir", required=True, help="folder of the LMDB to write")
     parser.add_argument("--list_file", required=True, help="list of videos: 'path label' lines")
     arguments = parser.parse_args()
+    cli.setup_logging()
     records = write_lmdb(arguments.dataset_dir, arguments.list_file, items_of, sorted_keys)
     print(f"{records} records written to {arguments.dataset_dir}")

@@ -55,6 +55,13 @@ class TestRecord:
     spatial_index: int | None
 
 
+def label_problem(label: int, num_classes: int | None) -> str | None:
+    """What is wrong with a label, or None."""
+    if label < 0 or num_classes is not None and label >= num_classes:
+        return f"the label {label} is not in 0..{'' if num_classes is None else num_classes - 1}"
+    return None
+
+
 @dataclass(slots=True)
 class TensorProto:
     """The parts of a TensorProto that the records use."""

@@ -11,16 +11,16 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import TypeAlias
 
 import torch
 from torch import distributed
 
+from engine.devices import describe, set_up_device
 from engine.interruption import EXIT_INTERRUPTED
-from engine.malloc import keep_freed_memory
 from engine.replicas import Replicas
-from models.precision import leave_out_amx, set_precision
 from utils.cli import ERROR_FILE
 from utils.collections import AttrDict
 from utils.errors import UserError
@@ -32,6 +32,8 @@ Work: TypeAlias = Callable[[AttrDict, Replicas], int | None]
 
 # Time that the other processes have to exit after one has died, before they are killed.
 GRACE_SECONDS = 1.0
+# Seconds after which a process gives up waiting for the others.
+MIN_TIMEOUT = 1800
 # Passed to the processes that launch() starts: a pipe that closes when their parent dies, however it dies.
 PARENT_PIPE = "NLNET_PARENT_PIPE"
 
@@ -51,7 +53,7 @@ def launch(work: Work, cfg: AttrDict) -> int | None:
         return _work_in_world(work, cfg)
     processes = _choose_processes(cfg)
     if processes == 1:
-        return _do(work, cfg, Replicas(cfg.NUM_GPUS, device=_device(cfg, 0)))
+        return _do(work, cfg, Replicas(cfg.NUM_GPUS, device=set_up_device(cfg.ROOT_GPU_ID, cfg.MODEL.PRECISION)))
     return _start_processes(processes)
 
 
@@ -70,18 +72,6 @@ def _choose_processes(cfg: AttrDict) -> int:
     return max(d for d in range(1, cfg.NUM_GPUS + 1) if cfg.NUM_GPUS % d == 0 and d <= limit)
 
 
-def _device(cfg: AttrDict, local_rank: int) -> torch.device:
-    set_precision(cfg.MODEL.PRECISION)
-    if not torch.cuda.is_available():
-        keep_freed_memory()
-        if cfg.MODEL.PRECISION == "bfloat16":
-            leave_out_amx()
-        return torch.device("cpu")
-    device = torch.device("cuda", cfg.ROOT_GPU_ID + local_rank)
-    torch.cuda.set_device(device)
-    return device
-
-
 def _work_in_world(work: Work, cfg: AttrDict) -> int | None:
     """Do the work as one of the processes that the environment describes."""
     rank, processes = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
@@ -90,7 +80,7 @@ def _work_in_world(work: Work, cfg: AttrDict) -> int | None:
     _end_with_parent()
     if rank:
         logging.getLogger().setLevel(logging.CRITICAL)  # only the root logs
-    device = _device(cfg, int(os.environ.get("LOCAL_RANK", rank)))
+    device = set_up_device(cfg.ROOT_GPU_ID + int(os.environ.get("LOCAL_RANK", rank)), cfg.MODEL.PRECISION)
     if processes == 1:
         return _do(work, cfg, Replicas(cfg.NUM_GPUS, device=device))
     if device.type == "cpu":
@@ -98,7 +88,11 @@ def _work_in_world(work: Work, cfg: AttrDict) -> int | None:
         here = int(os.environ.get("LOCAL_WORLD_SIZE", processes))
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // here))
     try:
-        distributed.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+        on_gpu = device.type == "cuda"
+        distributed.init_process_group(
+            "cpu:gloo,cuda:nccl" if on_gpu else "gloo", device_id=device if on_gpu else None,
+            # A process that waits for a hanging video is not dead: its own watchdog must speak first.
+            timeout=timedelta(seconds=max(MIN_TIMEOUT, 2 * cfg.DATALOADER.HANG_SECONDS)))
     except distributed.DistError as error:
         where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
         reason = "the address is already in use" if "EADDRINUSE" in str(error) else str(error).split("\n", 1)[0]
@@ -111,6 +105,7 @@ def _work_in_world(work: Work, cfg: AttrDict) -> int | None:
 def _do(work: Work, cfg: AttrDict, replicas: Replicas) -> int | None:
     """work(cfg, replicas), reporting a device that fails or is out of memory in one line."""
     try:
+        logger.info("%s", describe(replicas))
         return work(cfg, replicas)
     except RuntimeError as error:
         first_line = str(error).split("\n", 1)[0]

@@ -14,7 +14,8 @@ from data.test_protocol import TestProtocol
 from engine.interruption import EXIT_INTERRUPTED, Interrupted, Interruption
 from engine.scoring import identity, score_clips
 from formats.result_file import SCORED, ResultFile
-from models.model_builder_video import load_model
+from models.features import BlobNetwork
+from models.model_builder_video import SCORES, load_model
 from reports.video_scores import score_videos, write_results
 from utils.collections import AttrDict
 from utils.errors import UserError
@@ -27,6 +28,9 @@ def test_net(cfg, replicas) -> int:
     """Score every clip, report the accuracy over videos, and write results_probs.pkl. Returns the exit status."""
     protocol = protocol_of_test(cfg)
     if protocol.crop is None:
+        if cfg.TEST.OUTPUT_NAME not in SCORES:
+            raise UserError(f"TEST.OUTPUT_NAME: expected {' or '.join(SCORES)} with TEST.TEST_FULL_SIZE, as other "
+                            f"blobs have a size for each size of frames, got {cfg.TEST.OUTPUT_NAME!r}")
         logger.info("Testing on whole frames of short side: %d", protocol.scale)
     else:
         logger.info("Setting test crop_size to: %d", protocol.crop)
@@ -40,6 +44,7 @@ def test_net(cfg, replicas) -> int:
     compilable = 0 if protocol.crop is None else len(ordinals) // replicas.processes
     model = load_model(cfg, cfg.TEST.PARAMS_FILE, replicas.device, protocol.clip_shape, cfg.TEST.OUTPUT_NAME,
                        compilable)
+    size = model.size(protocol.clip_shape) if isinstance(model, BlobNetwork) else cfg.MODEL.NUM_CLASSES
 
     folder = Path(cfg.CHECKPOINT.DIR)
     with contextlib.ExitStack() as stack:
@@ -49,7 +54,7 @@ def test_net(cfg, replicas) -> int:
             computed_from = identity(cfg, protocol, source)
             scores_file = stack.enter_context(ResultFile(
                 folder / "results_scores.h5", "scores of a test", computed_from, len(source),
-                {"scores": (cfg.MODEL.NUM_CLASSES,)}, {"video_indices": source.video_indices}, replace_finished=True))
+                {"scores": (size,)}, {"video_indices": source.video_indices}, replace_finished=True))
         try:
             with Interruption(replicas) as interruption:
                 score_clips(model, cfg, protocol, source, np.unique(ordinals), replicas, scores_file, interruption)
@@ -111,7 +116,7 @@ def plan_clips(video_indices: np.ndarray, dataset_size: int, clips_per_video: in
         ordinal = i % len(video_indices)
         video = video_indices[ordinal]
         if seen[video] == clips_per_video:
-            logger.info("Video id %d have been seen. Skip.", video)
+            logger.warning("Video id %d have been seen. Skip.", video)
         else:
             seen[video] += 1
             ordinals.append(ordinal)

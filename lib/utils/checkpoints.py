@@ -125,7 +125,9 @@ def load_weights(model: nn.Module, weights: str | PathLike | Checkpoint,
     # Everything has been checked: from here on nothing can fail halfway.
     for name, source in sources.items():
         targets[name].copy_(source)
-        logger.info("%s loaded from weights file: %s", name, tuple(source.shape))
+        found, shape = checkpoint.blobs[name].shape, tuple(source.shape)
+        change = "" if found == shape else f" {'inflated' if name in report.inflated else 'reshaped'} to {shape}"
+        logger.info("%s loaded from weights file into: gpu_0/%s %s%s", name, name, found, change)
     return report
 
 
@@ -192,7 +194,10 @@ def _initialize(model, checkpoint, momentum=None, reset_start_iter=False, traini
     report = load_weights(model, checkpoint, momentum)
     report.warn_if_unfolded()
     lr = 1.0 if training and report.lr is None else report.lr
-    return 0 if reset_start_iter or report.model_iter is None else report.model_iter, lr
+    iteration = 0 if reset_start_iter or report.model_iter is None else report.model_iter
+    if training:
+        logger.info("Loaded: start_model_iter: %d; prev_lr: %.8f", iteration, lr)
+    return iteration, lr
 
 
 # Saving
@@ -295,8 +300,8 @@ def resume_or_initialize(model: nn.Module, momentum: dict[str, Tensor], checkpoi
                          batch_size: int) -> StartPoint:
     """Load the weights that training starts from, and its update history when it resumes.
 
-    1. With `resume`, the newest checkpoint under checkpoint_dir, with its history, at its iteration. If it is
-       damaged, the one before it.
+    1. With `resume`, the newest checkpoint under checkpoint_dir, with its history, at its iteration (0 if it does not
+       say). If it is damaged, the one before it.
     2. Else params_file, without history, at its iteration; times resume_from_batch_size / batch_size if that
        is positive; at 0 with reset_start_iter.
     3. Else nothing: from scratch, at 0.
@@ -313,12 +318,12 @@ def resume_or_initialize(model: nn.Module, momentum: dict[str, Tensor], checkpoi
     """
     checkpoints = find_checkpoints(checkpoint_dir) if resume else []
     if checkpoints:
+        logger.info("Initializing from checkpoints...")
         checkpoint = _newest_readable(checkpoints)
-        if "model_iter" not in checkpoint.blobs:
-            raise UserError(f"{checkpoint.path}: no model_iter in it, so training cannot resume from it")
         iteration, lr = _initialize(model, checkpoint, momentum, training=True)
         return StartPoint(iteration, lr, checkpoint.state, Path(checkpoint.path))
     if params_file:
+        logger.info("Initializing from pre-trained file...")
         iteration, lr = _initialize(model, read_checkpoint(params_file), None, reset_start_iter, training=True)
         if resume_from_batch_size > 0:
             iteration = int(iteration * resume_from_batch_size / batch_size)

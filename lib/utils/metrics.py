@@ -69,7 +69,8 @@ class BestErrors:
             print(f"\n* Best model: top1: {errors['err']:7.3f} top5: {errors['err5']:7.3f}\n", flush=True)
         if "err_N_way" in errors and errors["err_N_way"] < self.best_n_way["err_N_way"]:
             self.best_n_way = {name: errors[name] for name in ("err_N_way", "err5_N_way")}
-            print(f"* Best: top1_N_way: {errors['err_N_way']:7.3f} top5_N_way: {errors['err5_N_way']:7.3f}", flush=True)
+            print(f"\n* Best: top1_N_way: {errors['err_N_way']:7.3f} top5_N_way: {errors['err5_N_way']:7.3f}\n",
+                  flush=True)
 
 
 def print_train_line(it: int, max_iter: int, lr: float, epoch: float, timer: Timer,

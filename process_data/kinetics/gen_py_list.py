@@ -28,6 +28,7 @@ from contextlib import ExitStack
 import numpy as np
 
 from data.class_ids import read_class_ids  # noqa: E402
+from data.lists import format_line  # noqa: E402
 from utils import cli  # noqa: E402
 from utils.errors import UserError  # noqa: E402
 from utils.files import atomic_write  # noqa: E402
@@ -77,12 +78,11 @@ def main() -> None:
     rename_folders(args.folder, labels)
     counts = dict.fromkeys(filter(None, (args.list_file, args.val_list)), 0)
     with ExitStack() as stack:
-        files = [stack.enter_context(atomic_write(name, "w", encoding="utf-8", errors="surrogateescape"))
-                 for name in counts]
+        files = [stack.enter_context(atomic_write(name)) for name in counts]
         for name, paths in videos_of_classes(args.folder, labels):
             parts = [paths] if share is None else split(paths, share, args.seed, name)
             for list_file, file, part in zip(counts, files, parts, strict=True):
-                file.writelines(f"{path} {labels[name]}\n" for path in part)
+                file.writelines(line_of(path, labels[name]) for path in part)
                 counts[list_file] += len(part)
         for list_file, videos in counts.items():
             if not videos:
@@ -90,6 +90,13 @@ def main() -> None:
                 raise UserError(f"{args.folder}: expected videos in its class folders{more}, got none")
     for list_file, videos in counts.items():
         logger.info("%s: %d videos of %d classes", list_file, videos, len(labels))
+
+
+def line_of(path: str, label: int) -> bytes:
+    try:
+        return format_line(os.fsencode(path), label) + b"\n"
+    except ValueError as error:
+        raise UserError(str(error)) from None
 
 
 def split_share(args: argparse.Namespace) -> float | None:
@@ -184,11 +191,7 @@ def videos_of_classes(folder: str, names: Iterable[str]) -> Iterator[tuple[str, 
         videos = sorted(entry.name for entry in entries if entry.is_file() or is_frame_folder(entry))
         if not videos:
             logger.warning("%s: no videos", class_folder)
-        paths = [os.path.join(class_folder, video) for video in videos]
-        for path in paths:
-            if "\n" in path:
-                raise UserError(f"{path!r}: a path with a line break cannot be listed")
-        yield name, paths
+        yield name, [os.path.join(class_folder, video) for video in videos]
 
 
 if __name__ == "__main__":
