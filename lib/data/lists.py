@@ -82,7 +82,7 @@ def iter_list(lines: Iterable[bytes], name: str) -> Iterator[tuple[bytes, list[i
 
 
 def read_entry(line: bytes, name: str, number: int) -> Entry:
-    """parse_line(line). Further labels, and columns after the label, are logged once per list."""
+    """parse_line(line). Columns after the label, and further labels, are logged, once per list."""
     entry = parse_line(line)
     first_label(entry.labels, f"{name}:{number}", name)
     if entry.rest and name not in _warned:

@@ -93,9 +93,9 @@ class Training:
         with train_loader(cfg, self.replicas, self.bad_videos, self.train_position) as self.train_data, \
                 val_loader(cfg, self.replicas, self.bad_videos, self.val_position) as self.val_data, \
                 self.open_events() as self.log.events, Interruption(self.replicas) as self.interruption:
-            network = compiled_for_training(
-                self.replicas.parallel(self.model), cfg.MODEL.COMPILE, cfg.SOLVER.MAX_ITER,
-                cfg.TRAIN.CHECKPOINT_ACTIVATIONS, self.replicas.device)
+            network = self.replicas.parallel(compiled_for_training(
+                self.model, cfg.MODEL.COMPILE, cfg.SOLVER.MAX_ITER, cfg.TRAIN.CHECKPOINT_ACTIVATIONS,
+                self.replicas.device))
             try:
                 for it in range(first, max(cfg.SOLVER.MAX_ITER, self.start_iter)):
                     resumed = it < self.start_iter  # the interrupted run did its update, and maybe more of it

@@ -110,7 +110,7 @@ def load_model(cfg: AttrDict, weights: str | PathLike | Checkpoint, device: torc
     # runs as it did before.
     is_long = is_worth_compiling(cfg.MODEL.COMPILE, lambda: clips * count_operations(model, clip_shape)[0], device)
     network = for_inference(model.to(device), cfg.MODEL.PRECISION)
-    return Compiled(network) if is_long else network
+    return Compiled(network, constant=True) if is_long else network
 
 
 def log_architecture(model: ResNetVideo, cfg: AttrDict, split: str) -> None:

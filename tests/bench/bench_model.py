@@ -82,7 +82,7 @@ def inference_pass(variant, build, clips):
     elif build == "+ compiled":
         network = for_inference(network)
     if build.endswith("compiled"):
-        network = Compiled(network)
+        network = Compiled(network, constant=True)
     return lambda: network(clips)
 
 
@@ -96,11 +96,10 @@ def training_step(variant, build, clips):
     solver.lr = 1e-6
     labels = torch.zeros(len(clips), dtype=torch.int64, device=clips.device)
     replicas = Replicas(1, device=clips.device)
-    if build.endswith("compiled"):
-        model.compile()
+    network = Compiled(model, constant=False) if build.endswith("compiled") else model
 
     def step():
-        forward_backward(model, [(clips, labels)], replicas, 0, 0, precision)
+        forward_backward(network, [(clips, labels)], replicas, 0, 0, precision)
         solver.step()
 
     return step
