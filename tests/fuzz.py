@@ -1,6 +1,6 @@
 """Feed large numbers of hostile inputs to the readers, and print one line of counts per area.
 
-    python tests/fuzz.py pickles|records|yaml|lists|videos|unusual|all... [--count N] [--seed S] [--first N]
+    python tests/fuzz.py pickles|records|yaml|lists|scores|videos|unusual|all... [--count N] [--seed S] [--first N]
 
 "right" means that the result agrees with another program's reading of the input. "refused" means the project's own
 error, which names the input. Everything else is a violation and gives exit status 1: code execution, a hang, a crash,
@@ -22,13 +22,15 @@ import fuzzing  # noqa: E402
 from fuzz_lists import Lists  # noqa: E402
 from fuzz_pickles import Pickles  # noqa: E402
 from fuzz_records import Records  # noqa: E402
+from fuzz_scores import Scores  # noqa: E402
 from fuzz_unusual import UnusualVideos  # noqa: E402
 from fuzz_videos import Videos  # noqa: E402
 from fuzz_yaml import Yaml  # noqa: E402
 
 from utils import cli  # noqa: E402
 
-COUNTS = {Pickles: 200_000, Records: 200_000, Yaml: 20_000, Lists: 50_000, Videos: 2_000, UnusualVideos: 1_000}
+COUNTS = {Pickles: 200_000, Records: 200_000, Yaml: 20_000, Lists: 50_000, Scores: 5_000, Videos: 2_000,
+          UnusualVideos: 1_000}
 
 
 def main():

@@ -1,21 +1,28 @@
-"""Kill running jobs at random moments, restart them as a user would, and check the final results.
+"""End running jobs at random moments, restart them as a user would, and check the final results.
 
-    python tests/kill_runs.py [--kills 200] [--seed S] [--job train|test|lmdb|convert|downscale|all]...
+    python tests/kill_runs.py [--kills 200] [--signal SIGKILL SIGTERM SIGHUP] [--seed S]
+                              [--job train|test|both|lmdb|convert|downscale|all]...
 
-The kills (SIGKILL, of the whole process group as in a power cut, or of a tool alone) are distributed over the jobs.
-After each kill, nothing that looks finished may differ from an undisturbed run; in the end, everything must be there,
-byte for byte. Prints one line per job; exit status 1 if a run did not survive.
+The moments lie anywhere between the start of a process and its exit; SIGKILL hits the whole process group as in a power
+cut, or a tool alone. The kills of each signal are distributed over the jobs. After each, nothing that looks finished
+may differ from an undisturbed run; in the end, everything must be there, byte for byte, and nothing else. After SIGTERM
+or SIGHUP nothing unfinished may be left, and the status must say that the run was stopped (75 for a training or test),
+unless all was done before. Prints one line per job and signal; exit status 1 if a run did not survive.
 """
 
 import argparse
+import contextlib
 import hashlib
+import os
 import random
 import re
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +36,48 @@ from zygote import Zygote  # noqa: E402
 
 from formats.caffe2_pickle import dump, load  # noqa: E402
 from utils import cli  # noqa: E402
+from utils.stopping import EXIT_INTERRUPTED  # noqa: E402
+
+SIGNALS = [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP]
+# Share of the runs that are processes of their own, which import everything; the others are forked from one that has.
+FROM_THE_START = 0.2
+
+
+# Jobs are repeated often: one clip at a time.
+CHEAP = {"NUM_GPUS": 1, "TRAIN__BATCH_SIZE": 1, "SOLVER__MAX_ITER": 4, "TRAIN__EVAL_PERIOD": 4,
+         "TRAIN__JITTER_SCALES": "[200,200]", "TEST__BATCH_SIZE": 1, "TEST__NUM_TEST_CLIPS": 3}
+
+
+class Process:
+    """A tool as a process of its own, with what zygote.Run has."""
+
+    def __init__(self, words, log):
+        tool = words[0] if words[0].endswith(".py") else f"tools/{words[0]}.py"
+        with open(log, "a") as output:
+            self._popen = subprocess.Popen(
+                [sys.executable, REPO / tool, *map(str, words[1:])], stdout=output, stderr=output, process_group=0,
+                env=os.environ | {"OMP_NUM_THREADS": "1"})
+        self.pid = self._popen.pid
+
+    def wait(self, timeout=120):
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._popen.wait(timeout)
+        return self._popen.returncode
+
+    def kill(self, number=signal.SIGKILL):
+        self._popen.send_signal(number)
+
+    def kill_group(self, number=signal.SIGKILL):
+        os.killpg(self.pid, number)
+
+
+@dataclass
+class Moment:
+    """What there was when a signal was sent. caught: whether the tool had come to its first line; complete: to its end.
+    """
+
+    caught: bool
+    complete: bool
 
 
 class Job:
@@ -38,14 +87,20 @@ class Job:
         variants: Number of variants of the job.
         most: Largest number of kills of one run.
         leftovers: Pattern of files that exist in the run's folder only during a write. A kill may wait for one.
+        on_request: How the names of files begin that are also written when a run is stopped, as far as it has got.
     """
 
     variants = 1
     most = 4
     leftovers = None
+    on_request = ()
 
     def __init__(self, folder, zygote):
         self.folder = folder
+
+    def stopped(self, number):
+        """Exit status after SIGTERM or SIGHUP."""
+        return 128 + number
 
     def words(self, out, variant):
         """The command that writes its results to the folder `out`."""
@@ -55,9 +110,17 @@ class Job:
         """{name: digest or values} of everything under `out` that looks finished."""
         raise NotImplementedError
 
+    def is_complete(self, out, text):
+        """Whether a run has done all its work; `text` is its log."""
+        raise NotImplementedError
+
     def reported(self, log):
         """The part of a complete run's log that must not change."""
         return ()
+
+    def unfinished(self, out):
+        """Files that nobody should find when no run is at work."""
+        return [path for path in out.rglob("*") if path.name.endswith(".tmp") or path.name == "run.lock"]
 
     def clear_the_way(self, out, message):
         """Do what the tool's error asks for before it can start; False if the error is another one."""
@@ -74,13 +137,20 @@ def digest(content):
 class Train(Job):
     most = 6
     leftovers = "checkpoints/.*.tmp"
+    on_request = ("c2_model_iter",)
 
     def __init__(self, folder, zygote):
         super().__init__(folder, zygote)
         tiny_job.make_data(folder)
 
+    def stopped(self, number):
+        return EXIT_INTERRUPTED
+
     def words(self, out, variant):
-        return tiny_job.command(REPO, self.folder, out, CHECKPOINT__CHECKPOINT_PERIOD=1)
+        return tiny_job.command(REPO, self.folder, out, CHECKPOINT__CHECKPOINT_PERIOD=1, **CHEAP)
+
+    def is_complete(self, out, text):
+        return '"currentIter": 4' in text
 
     def finished(self, out):
         found = {}
@@ -93,6 +163,12 @@ class Train(Job):
         return tiny_job.values_of(tiny_job.stats(log))
 
 
+def report_of_test(log):
+    # A run that was killed after its report repeats it; the last one counts.
+    text = log.read_text().rpartition("Training with config:")[2]
+    return re.findall(r"\]: ((?:Num|Max|Min|Clip|top|Id).*)$", text, re.MULTILINE)
+
+
 class NetTest(Train):
     most = 4
     leftovers = ".*.tmp"
@@ -100,22 +176,42 @@ class NetTest(Train):
     def __init__(self, folder, zygote):
         super().__init__(folder, zygote)
         log = folder / "log.txt"
-        if zygote.run(tiny_job.command(REPO, folder, folder), log) != 0:
+        if zygote.run(super().words(folder, 0), log) != 0:
             raise RuntimeError(log.read_text())
 
     def words(self, out, variant):
-        options = {"TEST__TEST_FULLY_CONV": True, "TRAIN__JITTER_SCALES": "[200,200]", "TEST__BATCH_SIZE": 2}
-        weights = self.folder / "checkpoints/c2_model_iter6.pkl"
-        return tiny_job.command(REPO, self.folder, out, "test_net_video", TEST__PARAMS_FILE=weights, **options)
+        weights = self.folder / "checkpoints/c2_model_iter4.pkl"
+        return tiny_job.command(REPO, self.folder, out, "test_net_video", TEST__PARAMS_FILE=weights,
+                                TEST__TEST_FULLY_CONV=True, **CHEAP)
+
+    def is_complete(self, out, text):
+        return "Temporary file saved to" in text
 
     def finished(self, out):
         path = out / "results_probs.pkl"
         return {path.name: digest(path.read_bytes())} if path.exists() else {}
 
     def reported(self, log):
-        # A run that was killed after its report repeats it; the last one counts.
-        text = log.read_text().rpartition("Training with config:")[2]
-        return re.findall(r"\]: ((?:Num|Max|Min|Clip|top|Id).*)$", text, re.MULTILINE)
+        return report_of_test(log)
+
+
+class TrainAndTest(Train):
+    most = 5
+    leftovers = "**/.*.tmp"
+
+    def words(self, out, variant):
+        return tiny_job.command(REPO, self.folder, out, CHECKPOINT__CHECKPOINT_PERIOD=2, TRAIN__TEST_AFTER_TRAIN=True,
+                                **CHEAP)
+
+    def is_complete(self, out, text):
+        return "testing finished" in text
+
+    def finished(self, out):
+        scores = out / "results_probs.pkl"
+        return super().finished(out) | ({scores.name: digest(scores.read_bytes())} if scores.exists() else {})
+
+    def reported(self, log):
+        return super().reported(log), report_of_test(log)
 
 
 class Lmdb(Job):
@@ -134,6 +230,9 @@ class Lmdb(Job):
     def words(self, out, variant):
         return [f"process_data/kinetics/create_video_lmdb{self.SCRIPTS[variant]}.py", "--dataset_dir", out / "lmdb",
                 "--list_file", self.folder / f"list{variant}.txt"]
+
+    def is_complete(self, out, text):
+        return (out / "lmdb").exists()
 
     def finished(self, out):
         if not (out / "lmdb").exists():
@@ -165,6 +264,9 @@ class Convert(Job):
     def words(self, out, variant):
         return [f"process_data/convert_models/{self.SCRIPTS[variant]}", self.folder / "in.pkl", out / "new/out.pkl"]
 
+    def is_complete(self, out, text):
+        return (out / "new/out.pkl").exists()
+
     def finished(self, out):
         path = out / "new/out.pkl"
         return {path.name: digest(path.read_bytes())} if path.exists() else {}
@@ -185,6 +287,15 @@ class Downscale(Job):
         return ["process_data/kinetics/downscale_video_joblib.py", "--list_file", self.folder / "list.txt",
                 "--folder", self.folder / "videos", "--out", out, "--jobs", 2]
 
+    def stopped(self, number):
+        return 1  # after a line of its own
+
+    def is_complete(self, out, text):
+        return len(self.finished(out)) == 6
+
+    def unfinished(self, out):
+        return [path for path in out.rglob(".*") if ".tmp" in path.name]
+
     def finished(self, out):
         return {str(path.relative_to(out)): digest(path.read_bytes())
                 for path in out.rglob("*") if path.is_file() and not path.name.startswith(".")}
@@ -194,22 +305,22 @@ class Downscale(Job):
         run.kill() if rng.random() < 0.5 else run.kill_group()
 
 
-JOBS = {"train": Train, "test": NetTest, "lmdb": Lmdb, "convert": Convert, "downscale": Downscale}
+JOBS = {"train": Train, "test": NetTest, "both": TrainAndTest, "lmdb": Lmdb, "convert": Convert, "downscale": Downscale}
 
 
-def kill_and_restart(job, zygote, kills, rng, report):
-    """Kill a job the given number of times, over as many runs as needed. Returns (tried, hit, survived)."""
-    undisturbed = [run_undisturbed(job, zygote, variant) for variant in range(min(job.variants, kills))]
-    tried = hit = survived = number = 0
+def kill_and_restart(job, zygote, number, kills, rng, undisturbed, report):
+    """End a job by a signal the given number of times, over as many runs as needed. Returns (tried, hit, survived)."""
+    tried = hit = survived = runs = 0
     while tried < kills:
-        variant = number % len(undisturbed)
-        out, log = job.folder / f"run{number}", job.folder / f"run{number}.txt"
+        variant = runs % len(undisturbed)
+        name = f"{number.name}{runs}"
+        out, log = job.folder / name, job.folder / f"{name}.txt"
         out.mkdir()
         given = min(rng.randint(1, job.most), kills - tried)
-        hits, problem = one_run(job, zygote, out, log, variant, given, rng, *undisturbed[variant])
-        tried, hit, number = tried + given, hit + hits, number + 1
+        hits, problem = one_run(job, zygote, number, out, log, variant, given, rng, *undisturbed[variant])
+        tried, hit, runs = tried + given, hit + hits, runs + 1
         if problem:
-            report(f"{type(job).__name__.lower()}, run {number}: {problem}")
+            report(f"{type(job).__name__.lower()}, run {name}: {problem}")
         else:
             survived += given
             shutil.rmtree(out)
@@ -217,43 +328,58 @@ def kill_and_restart(job, zygote, kills, rng, report):
 
 
 def run_undisturbed(job, zygote, variant):
-    """(duration, finished, reported) of the second of two runs, which is the faster; both must give the same."""
-    runs = []
-    for name in ("whole", "again"):
+    """(durations, finished, reported) of two runs, which must give the same: one from the start, one forked."""
+    durations, results = [], []
+    for name, start in (("whole", Process), ("again", zygote.start)):
         out, log = job.folder / f"{name}{variant}", job.folder / f"{name}{variant}.txt"
         out.mkdir()
-        start = time.monotonic()
-        if zygote.run(job.words(out, variant), log) != 0:
+        begun = time.monotonic()
+        if start(job.words(out, variant), log).wait() != 0:
             raise RuntimeError(f"an undisturbed run failed: {log.read_text()[-1000:]}")
-        runs.append((time.monotonic() - start, job.finished(out), job.reported(log)))
-    if runs[0][1:] != runs[1][1:]:
+        durations.append(time.monotonic() - begun)
+        results.append((job.finished(out), job.reported(log)))
+    if results[0] != results[1]:
         raise RuntimeError("two undisturbed runs differ")
-    return runs[1]
+    return durations, *results[0]
 
 
-def one_run(job, zygote, out, log, variant, kills, rng, duration, expected, reported):
-    """Restart a run until it completes, with `kills` kills on the way. Returns (hits, problem or None)."""
+def one_run(job, zygote, number, out, log, variant, kills, rng, durations, expected, reported):
+    """Restart a run until it completes, with `kills` signals on the way. Returns (hits, problem or None)."""
     hits = 0
     for _ in range(kills + 20):
-        run = zygote.start(job.words(out, variant), log)
+        before = log.stat().st_size if log.exists() else 0
+        from_the_start = rng.random() < FROM_THE_START
+        run = (Process if from_the_start else zygote.start)(job.words(out, variant), log)
+        moment = None
         if kills:
             kills -= 1
-            if await_moment(job, run, out, rng, duration):
-                job.kill(run, rng)
+            if await_moment(job, run, out, rng, durations[not from_the_start]):
+                moment = send(job, run, number, out, log, before, rng)
         status = run.wait()
-        hits += status == -signal.SIGKILL
+        hits += moment is not None
+        last = log.read_text()[before:].splitlines()[-1:] if log.exists() else []
+        if moment is None or moment.complete and status == 0:
+            good = status == 0 or status == 1 and job.clear_the_way(out, *last)
+        elif number == signal.SIGKILL or not moment.caught:
+            good = status == -number
+        else:
+            good = status == job.stopped(number)
+        if not good:
+            return hits, f"status {status} after {moment}: {last}"
+        if number != signal.SIGKILL and (left := job.unfinished(out)):
+            return hits, f"left behind: {left}"
         for name, found in job.finished(out).items():
-            if found != expected.get(name):
+            if found != expected.get(name) and not (number != signal.SIGKILL and name.startswith(job.on_request)):
                 return hits, f"{name} looks finished but differs from the undisturbed run's"
-        last = log.read_text().splitlines()[-1:] if log.exists() else []
         if status == 0 and not kills:
             break
-        if status not in (0, -signal.SIGKILL) and not (status == 1 and job.clear_the_way(out, *last)):
-            return hits, f"status {status}: {last}"
     else:
         return hits, "does not complete"
-    if job.finished(out) != expected:
-        return hits, f"missing or different: {sorted(expected.keys() - job.finished(out).keys())}"
+    found = job.finished(out)
+    if wrong := [name for name in expected if found.get(name) != expected[name]]:
+        return hits, f"missing or different: {wrong}"
+    if left := job.unfinished(out):
+        return hits, f"left behind: {left}"
     return hits, None if job.reported(log) == reported else "the log differs"
 
 
@@ -269,9 +395,31 @@ def await_moment(job, run, out, rng, duration):
     return run.wait(rng.uniform(0, duration)) is None
 
 
+def send(job, run, number, out, log, before, rng):
+    """Send the signal to a run. Returns the Moment, or None if the run has ended before."""
+    if number == signal.SIGKILL:
+        job.kill(run, rng)
+        return Moment(True, complete=False)
+    run.kill(signal.SIGSTOP)  # so that what is found is what the signal finds
+    try:
+        with open(f"/proc/{run.pid}/status") as lines:
+            facts = dict(line.split(":", 1) for line in lines)
+        if facts["State"].split()[0] == "Z":
+            return None
+        caught = bool(int(facts["SigCgt"], 16) >> (number - 1) & 1)
+        return Moment(caught, job.is_complete(out, log.read_text()[before:] if log.exists() else ""))
+    except FileNotFoundError:
+        return None
+    finally:
+        run.kill(number)
+        run.kill(signal.SIGCONT)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=200, help="total number of kills (default: %(default)s)")
+    parser.add_argument("--kills", type=int, default=200, help="number of kills by each signal (default: %(default)s)")
+    parser.add_argument("--signal", nargs="+", choices=[number.name for number in SIGNALS],
+                        default=["SIGKILL", "SIGTERM"], help="(default: SIGKILL SIGTERM)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the moments (default: %(default)s)")
     parser.add_argument("--job", nargs="+", choices=[*JOBS, "all"], default=["all"], help="(default: all)")
     arguments = parser.parse_args()
@@ -279,19 +427,24 @@ def main():
     if "downscale" in chosen and shutil.which("ffmpeg") is None:
         print("skipping downscale: ffmpeg is not on the path")
         chosen.remove("downscale")
-    print(f"{'job':>10}{'kills tried':>13}{'hit a running job':>19}{'survived':>10}{'took s':>8}", flush=True)
+    print(f"{'job':>10}{'signal':>9}{'kills tried':>13}{'hit a running job':>19}{'survived':>10}{'took s':>8}",
+          flush=True)
     failed = False
     with Zygote() as zygote, tempfile.TemporaryDirectory() as folder:
         for place, name in enumerate(chosen):
             kills = arguments.kills // len(chosen) + (place < arguments.kills % len(chosen))
-            start = time.monotonic()
             job_folder = Path(folder, name)
             job_folder.mkdir()
-            tried, hit, survived = kill_and_restart(JOBS[name](job_folder, zygote), zygote, kills,
-                                                    random.Random(f"{name} {arguments.seed}"),
-                                                    lambda line: print(f"  {line}", flush=True))
-            print(f"{name:>10}{tried:>13}{hit:>19}{survived:>10}{time.monotonic() - start:>8.0f}", flush=True)
-            failed |= survived < tried
+            job = JOBS[name](job_folder, zygote)
+            undisturbed = [run_undisturbed(job, zygote, variant) for variant in range(min(job.variants, kills))]
+            for number in map(signal.Signals.__getitem__, arguments.signal):
+                start = time.monotonic()
+                tried, hit, survived = kill_and_restart(
+                    job, zygote, number, kills, random.Random(f"{name} {number.name} {arguments.seed}"), undisturbed,
+                    lambda line: print(f"  {line}", flush=True))
+                print(f"{name:>10}{number.name:>9}{tried:>13}{hit:>19}{survived:>10}"
+                      f"{time.monotonic() - start:>8.0f}", flush=True)
+                failed |= survived < tried
     return 1 if failed else 0
 
 

@@ -22,7 +22,8 @@ def run(repo, *words):
 
 
 @pytest.mark.parametrize(("area", "count"), [
-    ("pickles", 2000), ("records", 8000), ("yaml", 150), ("lists", 1000), ("videos", 40), ("unusual", 40),
+    ("pickles", 2000), ("records", 8000), ("yaml", 150), ("lists", 1000), ("scores", 200), ("videos", 40),
+    ("unusual", 40),
 ])
 def test_hostile_inputs_are_read_correctly_or_refused(repo, area, count):
     _, row = run(repo, "tests/fuzz.py", area, "--count", str(count), "--seed", "1")
@@ -133,5 +134,6 @@ def test_crashes_and_uninterruptible_hangs_are_counted(tmp_path):
 
 def test_killed_jobs_survive(repo):
     _, *rows = run(repo, "tests/kill_runs.py", "--kills", "4", "--job", "lmdb", "convert", "--seed", "1")
-    assert [row[0] for row in rows] == ["lmdb", "convert"]
-    assert all(row[1] == row[3] == "2" for row in rows)
+    assert [row[:2] for row in rows] == [[job, number] for job in ("lmdb", "convert")
+                                         for number in ("SIGKILL", "SIGTERM")]
+    assert all(row[2] == row[4] == "2" for row in rows)

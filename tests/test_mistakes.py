@@ -9,6 +9,7 @@ checkpoint of the small network and {log} the log of its training. {job} stands 
 that training, with {tmp}/run for CHECKPOINT.DIR; {test} for {job} and what its test needs.
 """
 
+import fcntl
 import logging
 import os
 import pickle
@@ -99,6 +100,15 @@ def state_dict_with_nan(path, job):
     write_state_dict(model, path)
 
 
+def checkpoint_with_state(change):
+    def make(path, job):
+        contents = load(job.weights)
+        contents["state"] = change(contents["state"])
+        dump(contents, path)
+
+    return make
+
+
 def checkpoint_of_something_else(path, job):
     dump({"other_w": np.zeros(3, "f4"), "lr": 0.1}, path)
 
@@ -137,10 +147,33 @@ def name_with_line_break(path, job):
     (path / "a\nb.mp4").write_text("")
 
 
+def lock_of_another_run(path, job):
+    path.write_text('{"host": "node7", "process": 4711, "since": "2026-11-27 10:00:00+00:00", "machine": ""}')
+    lock_of_another_run.file = open(path)  # noqa: SIM115
+    fcntl.flock(lock_of_another_run.file, fcntl.LOCK_EX)
+
+
+def damaged_scores(path, job):
+    data = bytearray((job.folder / "results_scores.h5").read_bytes())
+    data[1000] ^= 1
+    path.write_bytes(data)
+
+
+def half_the_scores(path, job):
+    path.write_bytes((job.folder / "results_scores.h5").read_bytes()[:1000])
+
+
+def scores_with_a_damaged_row(path, job):
+    shutil.copy(job.folder / "results_scores.h5", path)
+    with h5py.File(path, "r+") as file:
+        file["scores"][7, 0] = 2
+
+
 GOOD = "{data}/tall.mp4 1\n"
 WEB_PAGE = "<!DOCTYPE html>\n<html><head><title>403 Forbidden</title>"
 LFS_POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
 NO_PATH = "expected 'path label[,label...]', got"
+STATE = "averages, finished, precise_bn, train_position, val_position"
 NO_LOG = "expected a log with '| Train ETA: ...' or 'json_stats: ...' lines, found none"
 NAMES = "".join(f"kind {i}\n" for i in range(10))
 ENTRY = {"v/abseiling/a.mp4": ""}
@@ -501,11 +534,35 @@ OUTPUT = {
     "its checkpoints are a file": (
         "train_net_video {job} CHECKPOINT.DIR {tmp}/f", "{tmp}/f/checkpoints: cannot be created: File exists",
         {"f/checkpoints": ""}),
+    "a folder in use": (
+        "train_net_video {job}",
+        "{tmp}/run/run.lock: another run uses this folder: process 4711 on node7, since 2026-11-27 10:00:00+00:00; "
+        "wait for its end, or use another CHECKPOINT.DIR", {"run/run.lock": lock_of_another_run}),
+    "a folder in use, for a test": (
+        "test_net_video {test}",
+        "{tmp}/run/run.lock: another run uses this folder: process 4711 on node7, since 2026-11-27 10:00:00+00:00; "
+        "wait for its end, or use another CHECKPOINT.DIR", {"run/run.lock": lock_of_another_run}),
     "all checkpoints are damaged": (
         "train_net_video {job} CHECKPOINT.DIR {tmp}/f",
         "{tmp}/f/checkpoints: no checkpoint can be read (1 tried; the last error: {tmp}/f/checkpoints/"
         "c2_model_iter2.pkl: the pickle is truncated or empty); remove them or set CHECKPOINT.RESUME False to start "
         "from scratch", {"f/checkpoints/c2_model_iter2.pkl": b"\x80\x02}"}),
+    **{f"a state that {what}": (
+        "train_net_video {job} CHECKPOINT.DIR {tmp}/run SOLVER.MAX_ITER 5 SOLVER.STEP_SIZES [9]",
+        f"{{tmp}}/run/checkpoints/c2_model_iter4.pkl: state: {message}: was this checkpoint written by another version "
+        "of the program?", {"run/checkpoints/c2_model_iter4.pkl": checkpoint_with_state(change)})
+       for what, change, message in [
+           ("is a list", lambda state: [1], f"expected {STATE}, got list"),
+           ("knows more", lambda state: state | {"zoom": 1}, f"expected {STATE}, got {STATE}, zoom"),
+           ("knows nothing", lambda state: {}, f"expected {STATE}, got nothing"),
+           ("has another number", lambda state: state | {"train_position": -1},
+            "train_position: expected a number of records, got -1"),
+           ("has text", lambda state: state | {"val_position": "0"},
+            "val_position: expected a number of records, got '0'"),
+           ("has an array", lambda state: state | {"finished": np.zeros(2)},
+            "finished: expected True or False, got array([0., 0.])"),
+           ("has other averages", lambda state: state | {"averages": {"sums": {"loss": "x"}, "weight": 1}},
+            "averages: expected sums and their weight, got {'sums': {'loss': 'x'}, 'weight': 1}")]},
     "CHECKPOINT.DIR of the test is a file": (
         "test_net_video {test} CHECKPOINT.DIR {tmp}/f", "{tmp}/f: cannot be created: File exists", {"f": ""}),
     "the scores are a folder": (
@@ -517,6 +574,26 @@ OUTPUT = {
         "{tmp}/f/results_scores.h5: expected an HDF5 file, the scores of a test, got what cannot be opened as one "
         "(Unable to synchronously open file (file signature not found))",
         {"f/results_scores.h5": "scores"}),
+    "scores that are damaged": (
+        "test_net_video {test} CHECKPOINT.DIR {tmp}/f",
+        "{tmp}/f/results_scores.h5: damaged: it was changed where nothing writes; remove the file to start over",
+        {"f/results_scores.h5": damaged_scores}),
+    "scores that are damaged, before the training": (
+        "train_net_video {job} CHECKPOINT.DIR {tmp}/run TRAIN.TEST_AFTER_TRAIN True",
+        "{tmp}/run/results_scores.h5: damaged: it was changed where nothing writes; remove the file to start over",
+        {"run/results_scores.h5": damaged_scores}),
+    "scores that are half": (
+        "test_net_video {test} CHECKPOINT.DIR {tmp}/f",
+        "{tmp}/f/results_scores.h5: damaged: its seal is damaged; remove the file to start over",
+        {"f/results_scores.h5": half_the_scores}),
+    "a FIFO for scores": (
+        "test_net_video {test} CHECKPOINT.DIR {tmp}/f",
+        "{tmp}/f/results_scores.h5: expected an HDF5 file, the scores of a test, got a FIFO",
+        {"f/results_scores.h5": lambda path, job: os.mkfifo(path)}),
+    "report of a damaged row": (
+        "report_test {tmp}/r.h5 --truth {data}/test.txt",
+        "{tmp}/r.h5: damaged: 1 of 90 rows (first row 7); the same test, started again, computes them again",
+        {"r.h5": scores_with_a_damaged_row}),
 }
 
 CURVES = {
@@ -736,6 +813,7 @@ def run(monkeypatch, capfd, filled_in):
         tool, *words = shlex.split(filled_in(typed))
         monkeypatch.setattr(sys, "argv", [str(TOOLS[tool]), *words])
         monkeypatch.syspath_prepend(TOOLS[tool].parent)
+        monkeypatch.setattr("utils.stopping.stop_when_asked", lambda: None)  # these tests go on
         with pytest.raises(SystemExit) as ending:
             runpy.run_path(str(TOOLS[tool]), run_name="__main__")
         return ending.value.code, *capfd.readouterr()

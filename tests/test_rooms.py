@@ -12,7 +12,7 @@ STRANGERS = {("models", "data"), ("data", "models"), ("models", "video"), ("vide
 
 LEGACY_UTILS = {"bn_helper", "checkpoints", "collections", "lr_policy", "metrics", "misc", "timer", "visualize"}
 # What every room may use.
-BASE = {"utils.collections", "utils.errors", "utils.files", "utils.cli", "utils.timer"}
+BASE = {"utils.collections", "utils.errors", "utils.files", "utils.cli", "utils.stopping", "utils.timer"}
 # Where options are read below `engine`: the two builders, and legacy's function of the global configuration.
 KNOW_CFG = {"core", "models.model_builder_video", "data.data_builder", "utils.lr_policy"}
 LONGEST_FILE = 350

@@ -10,6 +10,11 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import _init_paths  # noqa: F401, I001  (lib/ on the path, a Python that is new enough)
 
+from utils.stopping import stop_when_asked
+
+if __name__ == "__main__":
+    stop_when_asked()  # from here on, as the imports below take seconds
+
 import argparse
 
 from core.config import load_config, log_options_without_effect
@@ -21,7 +26,7 @@ from utils.errors import UserError
 
 def run_test(cfg, replicas):
     log_options_without_effect(cfg)
-    return test_net(cfg, replicas)
+    test_net(cfg, replicas)
 
 
 def main():

@@ -66,12 +66,14 @@ def export_model(cfg: AttrDict, kind: str, output: str, state_dict_file: str | N
     network, notes = empty_network(cfg), []
     if state_dict_file:
         load_state_dict(network, weights_file)
+        digest = file_digest(weights_file)
         training = training_values(weights_file)
         if "lr" not in training:
             notes.append(f"no lr known for {weights_file}: taking SOLVER.BASE_LR {cfg.SOLVER.BASE_LR}")
             training["lr"] = cfg.SOLVER.BASE_LR
     else:
-        training = load_all_weights(network, read_checkpoint(weights_file))
+        checkpoint = read_checkpoint(weights_file, with_digest=True)
+        digest, training = checkpoint.digest, load_all_weights(network, checkpoint)
     path = _output_path(output, kind, weights_file)
     make_folder(path.parent)
     shape = protocol.clip_shape
@@ -81,7 +83,7 @@ def export_model(cfg: AttrDict, kind: str, output: str, state_dict_file: str | N
         if not difference <= MAX_DIFFERENCE:
             raise UserError(f"{path}: not written: its scores differ from the network's by {difference:.1e}, "
                             f"expected at most {MAX_DIFFERENCE:.0e}")
-    facts = provenance(kind, config_as_tested(cfg, protocol), weights_file, path, difference) | training
+    facts = provenance(kind, config_as_tested(cfg, protocol), weights_file, digest, path, difference) | training
     if kind in PROGRAMS:
         facts["input"], facts["output"] = interface(cfg, shape)
     else:
@@ -186,13 +188,13 @@ def write_pickle(network: ResNetVideo, training: dict[str, float], path: str | o
     dump({"blobs": blobs}, path)
 
 
-def provenance(kind: str, cfg: AttrDict, weights_file: str, path: Path, difference: float) -> dict:
-    """What a file was made from."""
+def provenance(kind: str, cfg: AttrDict, weights_file: str, digest: str, path: Path, difference: float) -> dict:
+    """What a file was made from; `digest` is that of the weights."""
     return {
         "format": kind,
         "sha256": file_digest(path),
         "weights": os.fspath(weights_file),
-        "weights_sha256": file_digest(weights_file),
+        "weights_sha256": digest,
         "largest_difference": difference,
         "torch": torch.__version__,
         "options": cfg,

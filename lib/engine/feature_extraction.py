@@ -14,9 +14,9 @@ import torch
 from core.config import log_options_without_effect, print_cfg
 from data.data_builder import protocol_of_test
 from data.sources import expand_test_videos
-from engine.interruption import EXIT_INTERRUPTED, Interrupted, Interruption
 from engine.scoring import identity, score_clips
 from engine.testing import config_as_tested
+from formats.blobs import read_checkpoint
 from formats.result_file import SCORED, UNREADABLE, ResultFile
 from models.features import blob_shapes, blob_values, check_blob_names
 from models.model_builder_video import create_model
@@ -54,10 +54,10 @@ class VideoMeans:
                 self._file.write(np.array([video]), mean[None].astype(np.float32), status)
 
 
-def open_features(cfg, protocol, source, videos, shapes, output, average,
+def open_features(cfg, protocol, source, weights, videos, shapes, output, average,
                   pool) -> tuple[ResultFile, ResultFile | VideoMeans]:
     """The ResultFile of the features, and what score_clips writes to."""
-    computed_from = identity(cfg, protocol, source) | {"blobs": " ".join(shapes), "pool": str(pool),
+    computed_from = identity(cfg, protocol, source, weights) | {"blobs": " ".join(shapes), "pool": str(pool),
                                                        "rows": "videos" if average else "clips"}
     attributes = {
         "weights_file": os.fsencode(os.path.basename(cfg.TEST.PARAMS_FILE)).decode(errors="backslashreplace"),
@@ -82,8 +82,8 @@ def open_features(cfg, protocol, source, videos, shapes, output, average,
     return file, VideoMeans(file, source.video_indices) if average else file
 
 
-def extract(cfg, replicas, videos: list[str], blobs: list[str], output: str, average=False, pool=False) -> int:
-    """Compute and write the features that are not there yet. Returns the exit status.
+def extract(cfg, replicas, videos: list[str], blobs: list[str], output: str, average=False, pool=False) -> None:
+    """Compute and write the features that are not there yet.
 
     Args:
         cfg: configuration; its test protocol says which clips are taken, TEST.PARAMS_FILE the weights.
@@ -110,7 +110,8 @@ def extract(cfg, replicas, videos: list[str], blobs: list[str], output: str, ave
     source = expand_test_videos(videos, protocol.multi_crop, protocol.clips)
     model = create_model(cfg, "test").to(replicas.device)
     check_blob_names(model, blobs)
-    load_weights(model, cfg.TEST.PARAMS_FILE).require_complete()
+    checkpoint = read_checkpoint(cfg.TEST.PARAMS_FILE, with_digest=True)
+    load_weights(model, checkpoint).require_complete()
     shapes = blob_shapes(model, protocol.clip_shape, blobs, pool)
 
     def features(clips):
@@ -120,16 +121,12 @@ def extract(cfg, replicas, videos: list[str], blobs: list[str], output: str, ave
     with contextlib.ExitStack() as stack:
         file = writer = None
         if replicas.is_root:
-            file, writer = open_features(cfg, protocol, source, videos, shapes, output, average, pool)
+            file, writer = open_features(cfg, protocol, source, checkpoint.digest, videos, shapes, output, average,
+                                         pool)
             stack.enter_context(file)
             logger.info("Features: %s of %s: %s; %.2f GB", protocol, blobs, shapes,
                         4e-9 * len(file.status) * sum(map(math.prod, shapes.values())))
-        try:
-            with Interruption(replicas) as interruption:
-                score_clips(features, cfg, protocol, source, np.arange(len(source)), replicas, writer, interruption)
-        except Interrupted:
-            return EXIT_INTERRUPTED
+        score_clips(features, cfg, protocol, source, np.arange(len(source)), replicas, writer)
         if file is not None:
             logger.info("Features saved to: %s (%d rows, %d of videos that could not be read)", output,
                         (file.status == SCORED).sum(), (file.status == UNREADABLE).sum())
-    return 0

@@ -1,4 +1,4 @@
-"""Stopping a run on request without losing work: SIGTERM (a scheduler), SIGINT (Ctrl-C)."""
+"""Stopping a training on request without losing work (utils.stopping), in all its processes at once."""
 
 import logging
 import signal
@@ -7,11 +7,9 @@ from typing import Self
 import torch
 
 from engine.replicas import Replicas
+from utils import stopping
 
 logger = logging.getLogger(__name__)
-
-# Exit status of a run that was asked to stop and can be resumed (EX_TEMPFAIL).
-EXIT_INTERRUPTED = 75
 
 
 class Interrupted(Exception):
@@ -19,24 +17,26 @@ class Interrupted(Exception):
 
 
 class Interruption:
-    """Context manager that records SIGTERM and SIGINT, from its creation to its end.
+    """Context manager of a run that has nothing to lose at first, and from hold() on work that must be saved.
 
-    A second SIGINT raises KeyboardInterrupt.
+    Up to hold() a signal ends the process at once. From then on it ends where check() is called, by Interrupted, or at
+    the latest with the block. All processes must call hold() at the same place, just before a check(): one that ends
+    at once while the others hold on is then missed there.
     """
 
     def __init__(self, replicas: Replicas) -> None:
         self._replicas = replicas
-        self._requested = 0
-        self._previous = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
+        self._holding = False
 
-    def _note(self, number: int, _: object) -> None:
-        if self._requested == signal.SIGINT and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self._requested = number
+    def hold(self) -> None:
+        """There is work to be saved from here on."""
+        if not self._holding:
+            self._holding = True
+            stopping.hold()
 
     def check(self) -> None:
         """Raise Interrupted if any process was asked to stop. Collective: all processes must call it together."""
-        number = int(self._replicas.max(torch.tensor(self._requested)))
+        number = int(self._replicas.max(torch.tensor(stopping.asked())))
         if number:
             logger.info("%s: stopping; run the same command again to resume", signal.Signals(number).name)
             raise Interrupted
@@ -44,6 +44,6 @@ class Interruption:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
+    def __exit__(self, kind: object, *_: object) -> None:
+        if self._holding:
+            stopping.release(end=kind is None)

@@ -10,7 +10,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import TypeAlias
@@ -19,11 +19,12 @@ import torch
 from torch import distributed
 
 from engine.devices import describe, set_up_device
-from engine.interruption import EXIT_INTERRUPTED
 from engine.replicas import Replicas
+from utils import stopping
 from utils.cli import ERROR_FILE
 from utils.collections import AttrDict
 from utils.errors import UserError
+from utils.stopping import EXIT_INTERRUPTED
 
 logger = logging.getLogger(__name__)
 
@@ -38,8 +39,8 @@ MIN_TIMEOUT = 1800
 PARENT_PIPE = "NLNET_PARENT_PIPE"
 
 
-def launch(work: Work, cfg: AttrDict) -> int | None:
-    """Call work(cfg, replicas) in one process per device, and return the exit status (None is 0).
+def launch(work: Work, cfg: AttrDict) -> int:
+    """Call work(cfg, replicas) in one process per device, and return the exit status.
 
     Under torchrun (RANK and WORLD_SIZE are set), this process is already one of them. Otherwise, if several devices are
     used, this program starts itself once per device, waits, and forwards SIGTERM and SIGINT. When one process dies, the
@@ -72,7 +73,7 @@ def _choose_processes(cfg: AttrDict) -> int:
     return max(d for d in range(1, cfg.NUM_GPUS + 1) if cfg.NUM_GPUS % d == 0 and d <= limit)
 
 
-def _work_in_world(work: Work, cfg: AttrDict) -> int | None:
+def _work_in_world(work: Work, cfg: AttrDict) -> int:
     """Do the work as one of the processes that the environment describes."""
     rank, processes = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     if cfg.NUM_GPUS % processes:
@@ -98,20 +99,23 @@ def _work_in_world(work: Work, cfg: AttrDict) -> int | None:
         reason = "the address is already in use" if "EADDRINUSE" in str(error) else str(error).split("\n", 1)[0]
         raise UserError(f"MASTER_ADDR:MASTER_PORT {where}: the processes cannot connect there: {reason}") from error
     status = _do(work, cfg, Replicas(cfg.NUM_GPUS, rank, processes, device))
-    distributed.destroy_process_group()
+    if not stopping.asked():  # then the others may be gone
+        distributed.destroy_process_group()
     return status
 
 
-def _do(work: Work, cfg: AttrDict, replicas: Replicas) -> int | None:
+def _do(work: Work, cfg: AttrDict, replicas: Replicas) -> int:
     """work(cfg, replicas), reporting a device that fails or is out of memory in one line."""
     try:
         logger.info("%s", describe(replicas))
-        return work(cfg, replicas)
+        return work(cfg, replicas) or 0
     except RuntimeError as error:
         first_line = str(error).split("\n", 1)[0]
         if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in first_line:
             raise UserError(f"{replicas.device}: out of memory: reduce TRAIN.BATCH_SIZE and TEST.BATCH_SIZE, or "
                             f"increase the number of replicas (NUM_GPUS); {first_line}") from error
+        if stopping.asked() and replicas.processes > 1:
+            return EXIT_INTERRUPTED  # another process has ended before this one could
         # A failed assertion on the device is a bug in this program and keeps its traceback.
         if first_line.startswith("CUDA error") and "assert" not in first_line:
             raise UserError(f"{replicas.device}: {first_line}; everything saved so far is intact, run the same command "
@@ -127,6 +131,7 @@ def _end_with_parent() -> None:
 
     def wait() -> None:
         os.read(pipe, 1)  # returns when the pipe closes: nothing is ever written to it
+        stopping.do_last_acts()
         os._exit(1)
 
     threading.Thread(target=wait, daemon=True).start()
@@ -134,7 +139,16 @@ def _end_with_parent() -> None:
 
 def _start_processes(count: int) -> int:
     """Run this command line in `count` processes. Returns the exit status of the first that failed, else theirs."""
-    with tempfile.TemporaryDirectory(prefix="nlnet-") as folder, contextlib.ExitStack() as stack:
+    stopping.hold()  # signals are passed on; this process ends after the others
+    try:
+        with tempfile.TemporaryDirectory(prefix="nlnet-") as folder:
+            return _run_processes(count, Path(folder))
+    finally:
+        stopping.release(end=False)
+
+
+def _run_processes(count: int, folder: Path) -> int:
+    with contextlib.ExitStack() as stack:
         read_end, write_end = os.pipe()
         stack.callback(os.close, write_end)
         stack.callback(os.close, read_end)
@@ -148,17 +162,17 @@ def _start_processes(count: int) -> int:
             PARENT_PIPE: str(read_end),
         }
         environment.setdefault("GLOO_SOCKET_IFNAME", "lo")  # local, whatever the host name resolves to
-        # In new sessions, so that Ctrl-C reaches them only once, through this process.
-        with _forward_signals(children):
-            for rank in range(count):
-                error_file = {ERROR_FILE: str(Path(folder, str(rank)))}
+        for rank in range(count):
+            error_file = {ERROR_FILE: str(folder / str(rank))}
+            # In new sessions, so that Ctrl-C reaches them only once, through this process.
+            with stopping.blocked():
                 children.append(subprocess.Popen(
                     [sys.executable, *sys.orig_argv[1:]], start_new_session=True, pass_fds=[read_end],
                     env=environment | error_file | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
                 ))
-            failed = _wait(children, Path(folder))
+        failed = _wait(children, folder)
         if failed is not None:
-            return _report(failed, children, Path(folder))
+            return _report(failed, children, folder)
         return max(child.returncode for child in children)
 
 
@@ -168,24 +182,14 @@ def _free_port() -> int:
         return free.getsockname()[1]
 
 
-@contextlib.contextmanager
-def _forward_signals(children: list[subprocess.Popen[bytes]]) -> Iterator[None]:
-    def forward(number: int, _: object) -> None:
-        for child in children:
-            if child.poll() is None:
-                child.send_signal(number)
-
-    previous = {number: signal.signal(number, forward) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-
 def _wait(children: list[subprocess.Popen[bytes]], folder: Path) -> int | None:
     """Wait for all. Returns None if all succeeded or stopped on request, else the rank of the first that failed."""
+    passed_on = 0
     while True:
+        if stopping.asked() != passed_on:
+            passed_on = stopping.asked()
+            for child in children:
+                child.send_signal(passed_on)
         statuses = [child.poll() for child in children]
         failed = [rank for rank, status in enumerate(statuses) if status not in (None, 0, EXIT_INTERRUPTED)]
         if failed:

@@ -1,7 +1,9 @@
 """What an exact continuation of a training needs besides the blobs of a checkpoint."""
 
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
 
+from core.messages import shown
 from utils.errors import UserError
 
 
@@ -32,12 +34,48 @@ class ResumeState:
         """
         if start.state is None:
             return cls(train_position=start.iteration * batch_size)
-        names = {field.name for field in fields(cls)}
-        if not isinstance(start.state, dict) or start.state.keys() != names:
-            raise UserError(f"{start.path}: state: expected {', '.join(sorted(names))}: was this checkpoint written by "
-                            "another version of the program?")
+        if problem := _problem(start.state):
+            raise UserError(f"{start.path}: state: {problem}: was this checkpoint written by another version of the "
+                            "program?")
         return cls(**start.state)
 
     def as_dict(self) -> dict:
         """Plain values, for the checkpoint."""
         return asdict(self)
+
+
+def _problem(state: object) -> str:
+    """What a checkpoint's `state` is not, for a message; '' if it is one of this version."""
+    if not isinstance(state, dict) or state.keys() != _FORMS.keys():
+        found = ", ".join(sorted(map(str, state))) if isinstance(state, dict) else type(state).__name__
+        return f"expected {', '.join(sorted(_FORMS))}, got {found or 'nothing'}"
+    for name, (what, is_good) in _FORMS.items():
+        if not is_good(state[name]):
+            return f"{name}: expected {what}, got {shown(state[name])}"
+    return ""
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _is_flag(value: object) -> bool:
+    return isinstance(value, bool)
+
+
+def _is_averages(value: object) -> bool:
+    """Whether this is Averages.state(), or nothing."""
+    if not isinstance(value, dict) or value.keys() not in (set(), {"sums", "weight"}):
+        return False
+    sums = value.get("sums", {})
+    return _is_count(value.get("weight", 0)) and isinstance(sums, dict) and all(
+        isinstance(name, str) and type(number) in (int, float) for name, number in sums.items())
+
+
+_FORMS: dict[str, tuple[str, Callable[[object], bool]]] = {
+    "train_position": ("a number of records", _is_count),
+    "val_position": ("a number of records", _is_count),
+    "averages": ("sums and their weight", _is_averages),
+    "finished": ("True or False", _is_flag),
+    "precise_bn": ("True or False", _is_flag),
+}

@@ -9,7 +9,7 @@ import torch
 
 from data.data_builder import Preprocessor, test_loader
 from data.sources import group_by_video
-from formats.result_file import SCORED, TODO, UNREADABLE, file_digest, value_digest
+from formats.result_file import SCORED, TODO, UNREADABLE, value_digest
 from utils.errors import UserError
 from utils.misc import eta
 from utils.timer import Timer
@@ -18,8 +18,8 @@ from video.bad_videos import BadVideos
 logger = logging.getLogger(__name__)
 
 
-def identity(cfg, protocol, source) -> dict[str, str]:
-    """What scores depend on, as digests: scores of another identity must not be mixed in."""
+def identity(cfg, protocol, source, weights: str) -> dict[str, str]:
+    """What scores depend on, as digests (`weights` is one): scores of another identity must not be mixed in."""
     options = {name: cfg[name] for name in ("MODEL", "NONLOCAL", "RESNETS")}
     options["TRAIN"] = [protocol.frames, protocol.stride, protocol.crop]
     options["TEST"] = [protocol.scale, cfg.TEST.OUTPUT_NAME, protocol.multi_crop, protocol.views]
@@ -28,7 +28,7 @@ def identity(cfg, protocol, source) -> dict[str, str]:
     positions = [source.path_ids, source.video_indices, source.temporal_indices]
     if source.spatial_indices is not None:
         positions.append(source.spatial_indices)
-    return {"weights": file_digest(cfg.TEST.PARAMS_FILE), "configuration": value_digest(options),
+    return {"weights": weights, "configuration": value_digest(options),
             "list": value_digest(source.paths, *positions)}
 
 
@@ -43,7 +43,7 @@ def passes_of_videos(path_ids: np.ndarray, ordinals: np.ndarray, size: int) -> l
 
 
 @torch.inference_mode()
-def score_clips(model, cfg, protocol, source, ordinals, replicas, scores_file, interruption) -> None:
+def score_clips(model, cfg, protocol, source, ordinals, replicas, scores_file) -> None:
     """Score the given records into the root's ResultFile, except those already there; each video by one process.
 
     Which clips share a forward pass depends on their video alone, so that a test that was interrupted and resumed, or
@@ -55,7 +55,6 @@ def score_clips(model, cfg, protocol, source, ordinals, replicas, scores_file, i
         source: TestSource.
         ordinals: numbers of the records to score.
         scores_file: the root's ResultFile (or what writes as one); None in other processes.
-        interruption: Interruption.
     """
     status = replicas.gather(scores_file.status if replicas.is_root else None)[0]
 
@@ -72,7 +71,6 @@ def score_clips(model, cfg, protocol, source, ordinals, replicas, scores_file, i
     with test_loader(cfg, replicas, protocol, source, planned_here, bad_videos) as loader:
         work = zip(planned_here, loader, strict=True)
         for i in range(rounds):
-            interruption.check()
             timer.tic()
             scored = []
             for planned, (clips, good) in itertools.islice(work, at_once):

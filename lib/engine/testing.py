@@ -11,9 +11,10 @@ import numpy as np
 from core.config import print_cfg
 from data.data_builder import protocol_of_test, read_ground_truth, test_source
 from data.test_protocol import TestProtocol
-from engine.interruption import EXIT_INTERRUPTED, Interrupted, Interruption
+from engine.run_lock import only_run_in
 from engine.scoring import identity, score_clips
-from formats.result_file import SCORED, ResultFile
+from formats.blobs import read_checkpoint
+from formats.result_file import SCORED, ResultFile, keep_unfinished
 from models.features import BlobNetwork
 from models.model_builder_video import SCORES, load_model
 from reports.video_scores import score_videos, write_results
@@ -23,9 +24,11 @@ from utils.files import make_writable_folder
 
 logger = logging.getLogger(__name__)
 
+SCORES_FILE, CONTENT = "results_scores.h5", "scores of a test"
 
-def test_net(cfg, replicas) -> int:
-    """Score every clip, report the accuracy over videos, and write results_probs.pkl. Returns the exit status."""
+
+def test_net(cfg, replicas) -> None:
+    """Score every clip, report the accuracy over videos, and write results_probs.pkl."""
     protocol = protocol_of_test(cfg)
     if protocol.crop is None:
         if cfg.TEST.OUTPUT_NAME not in SCORES:
@@ -42,24 +45,23 @@ def test_net(cfg, replicas) -> int:
     ordinals = plan_clips(source.video_indices, cfg.TEST.DATASET_SIZE, cfg.TEST.NUM_TEST_CLIPS, cfg.TEST.BATCH_SIZE)
     # Whole frames have many sizes, each of which would be compiled separately.
     compilable = 0 if protocol.crop is None else len(ordinals) // replicas.processes
-    model = load_model(cfg, cfg.TEST.PARAMS_FILE, replicas.device, protocol.clip_shape, cfg.TEST.OUTPUT_NAME,
+    checkpoint = read_checkpoint(cfg.TEST.PARAMS_FILE, with_digest=True)
+    model = load_model(cfg, checkpoint, replicas.device, protocol.clip_shape, cfg.TEST.OUTPUT_NAME,
                        compilable)
+    weights = checkpoint.digest
+    del checkpoint  # the test needs its memory
     size = model.size(protocol.clip_shape) if isinstance(model, BlobNetwork) else cfg.MODEL.NUM_CLASSES
 
     folder = Path(cfg.CHECKPOINT.DIR)
     with contextlib.ExitStack() as stack:
-        scores_file, computed_from = None, {}
+        scores_file = None
         if replicas.is_root:
             make_writable_folder(folder)
-            computed_from = identity(cfg, protocol, source)
+            stack.enter_context(only_run_in(folder))
             scores_file = stack.enter_context(ResultFile(
-                folder / "results_scores.h5", "scores of a test", computed_from, len(source),
-                {"scores": (size,)}, {"video_indices": source.video_indices}, replace_finished=True))
-        try:
-            with Interruption(replicas) as interruption:
-                score_clips(model, cfg, protocol, source, np.unique(ordinals), replicas, scores_file, interruption)
-        except Interrupted:
-            return EXIT_INTERRUPTED
+                folder / SCORES_FILE, CONTENT, identity(cfg, protocol, source, weights), len(source),
+                {"scores": (size,)}, {"video_indices": source.video_indices}, make_way=True))
+        score_clips(model, cfg, protocol, source, np.unique(ordinals), replicas, scores_file)
         if scores_file is not None:
             # In record order, and as often as the plan takes a record; a bad video has no clips.
             clips = ordinals[scores_file.status[ordinals] == SCORED]
@@ -68,9 +70,14 @@ def test_net(cfg, replicas) -> int:
                 score_videos(videos, scores, labels, cfg.TEST.NUM_TEST_CLIPS).log()
             logger.info("Test protocol: %s; %d of %d videos scored; weights %s (SHA-256 %s)", protocol,
                         len(np.unique(videos)), cfg.TEST.DATASET_SIZE, Path(cfg.TEST.PARAMS_FILE).name,
-                        computed_from["weights"][:12])
+                        weights[:12])
             write_results(folder / "results_probs.pkl", videos, scores)
-    return 0
+
+
+def keep_unfinished_scores(cfg: AttrDict) -> None:
+    """Before a training whose weights will be tested: scores of other weights must not stop that test."""
+    keep_unfinished(Path(cfg.CHECKPOINT.DIR, SCORES_FILE), CONTENT,
+                    "of a test with other weights than this training makes")
 
 
 def config_after_training(cfg: AttrDict, weights: str | Path) -> AttrDict:

@@ -7,12 +7,13 @@ from pathlib import Path
 from core.config import log_options_without_effect, print_cfg
 from data.data_builder import Preprocessor, train_loader, val_loader, warn_of_missing_test_data
 from engine.evaluation import count_batches, evaluate
-from engine.interruption import EXIT_INTERRUPTED, Interrupted, Interruption
+from engine.interruption import Interrupted, Interruption
 from engine.replicas import forward_backward
 from engine.resume_state import ResumeState
+from engine.run_lock import only_run_in
 from engine.solver import Solver
 from engine.tensorboard_events import Events
-from engine.testing import config_after_training, test_net
+from engine.testing import config_after_training, keep_unfinished_scores, test_net
 from engine.training_log import TrainingLog
 from models.compilation import compiled_for_training
 from models.complexity import count_operations
@@ -30,6 +31,7 @@ from utils.checkpoints import (
 from utils.errors import UserError
 from utils.files import make_writable_folder
 from utils.lr_policy import get_lr_at_iter
+from utils.stopping import EXIT_INTERRUPTED
 from video.bad_videos import BadVideos
 
 logger = logging.getLogger(__name__)
@@ -39,11 +41,20 @@ def train_net(cfg, replicas) -> int:
     """Train, then test the last checkpoint if TRAIN.TEST_AFTER_TRAIN. Returns the exit status."""
     print_cfg(cfg)
     log_options_without_effect(cfg)
-    if replicas.is_root:
-        make_writable_folder(Path(cfg.CHECKPOINT.DIR, "checkpoints"))
+    with contextlib.ExitStack() as stack:
+        if replicas.is_root:
+            make_writable_folder(Path(cfg.CHECKPOINT.DIR, "checkpoints"))
+            stack.enter_context(only_run_in(cfg.CHECKPOINT.DIR, "checkpoints"))
+        return train_and_test(cfg, replicas)
+
+
+def train_and_test(cfg, replicas) -> int:
+    """train_net in a folder that no other run uses."""
     if cfg.TRAIN.TEST_AFTER_TRAIN:
         warn_of_missing_test_data(cfg)
     training = Training(cfg, replicas)
+    if cfg.TRAIN.TEST_AFTER_TRAIN and replicas.is_root and training.start_iter < cfg.SOLVER.MAX_ITER:
+        keep_unfinished_scores(cfg)
     try:
         training.run()
     except Interrupted:
@@ -54,10 +65,9 @@ def train_net(cfg, replicas) -> int:
     if training.iterations_done == training.start_iter:
         weights = next(reversed(find_checkpoints(cfg.CHECKPOINT.DIR)), weights)
     del training  # the test needs its memory
-    status = test_net(config_after_training(cfg, weights), replicas)
-    if status == 0:
-        logger.info("10-clip spatial fcn testing finished")
-    return status
+    test_net(config_after_training(cfg, weights), replicas)
+    logger.info("10-clip spatial fcn testing finished")
+    return 0
 
 
 class Training:
@@ -100,6 +110,8 @@ class Training:
                 for it in range(first, max(cfg.SOLVER.MAX_ITER, self.start_iter)):
                     resumed = it < self.start_iter  # the interrupted run did its update, and maybe more of it
                     if not resumed:
+                        if self.iterations_done > self.start_iter:
+                            self.interruption.hold()
                         self.interruption.check()
                         self.step(network, it)
                     if is_checkpoint_due(it, cfg) and not (resumed and self.precise_bn_iter == it):
@@ -116,7 +128,7 @@ class Training:
                 if self.iterations_done > self.start_iter:
                     self.save()
                 raise
-        self.share_bad_videos()  # also: nobody starts the test before the root has written the last checkpoint
+            self.share_bad_videos()  # also: nobody goes on before the root has written the last checkpoint
 
     def step(self, network, it) -> None:
         """One iteration: set the rate, forward and backward, update. Synchronises only when a log line is due."""

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from formats.caffe2_pickle import PickleError, load
+from formats.caffe2_pickle import PickleError, load, load_with_digest
 from utils.errors import UserError
 
 # What a file holds besides weights and update histories.
@@ -62,11 +62,13 @@ class Checkpoint:
         path: the file, for messages.
         blobs: {name: value}. Values may be of any kind that a pickle can hold.
         state: what utils.checkpoints.save_checkpoint was given as `state`; None in files of the Caffe2 program.
+        digest: SHA-256 of the bytes that were read, hexadecimal; empty unless it was asked for.
     """
 
     path: str | PathLike
     blobs: dict
     state: dict | None = None
+    digest: str = ""
 
     @property
     def model_iter(self) -> int | None:
@@ -103,15 +105,15 @@ class Checkpoint:
         return np.asarray(value).item()
 
 
-def read_checkpoint(path: str | PathLike) -> Checkpoint:
-    """Read a checkpoint or converted file. Raises PickleError if it is neither."""
-    contents = load(path)
+def read_checkpoint(path: str | PathLike, with_digest: bool = False) -> Checkpoint:
+    """Read a checkpoint or converted file, with its digest if that is needed. Raises PickleError if it is neither."""
+    contents, digest = load_with_digest(path) if with_digest else (load(path), "")
     blobs, state = contents, None
     if isinstance(contents, dict) and "blobs" in contents:
         blobs, state = contents["blobs"], contents.get("state")
     if not isinstance(blobs, dict) or not any(isinstance(value, np.ndarray) for value in blobs.values()):
         raise PickleError(f"{path}: expected a checkpoint, a dictionary of arrays by blob name; got {describe(blobs)}")
-    return Checkpoint(path, blobs, state)
+    return Checkpoint(path, blobs, state, digest)
 
 
 def load_blobs(path: str | PathLike) -> dict:

@@ -1,5 +1,7 @@
 """Reading pickles of numbers without running code from them, and writing pickles that Python 2 reads."""
 
+import hashlib
+import io
 import os
 import pickle
 import stat
@@ -19,6 +21,19 @@ class PickleError(UserError):
     """A file that cannot be read as a pickle of numbers. The message names the file."""
 
 
+class _Digesting(io.FileIO):
+    """A file to read, and the SHA-256 of what has been read of it."""
+
+    def __init__(self, path):
+        super().__init__(path)
+        self.digest = hashlib.sha256()
+
+    def readinto(self, buffer):
+        count = super().readinto(buffer)
+        self.digest.update(memoryview(buffer)[:count])
+        return count
+
+
 def load(path: str | os.PathLike) -> Any:
     """Read a pickle of any protocol, of Python 2 or 3, numpy 1 or 2, without running code from it.
 
@@ -34,16 +49,32 @@ def load(path: str | os.PathLike) -> Any:
         PickleError: the file is missing, truncated, not a pickle, or holds anything else (foreign globals, dtypes that
             are not numeric, persistent ids, dictionary keys that are not text).
     """
+    return _load(path, io.FileIO)[0]
+
+
+def load_with_digest(path: str | os.PathLike) -> tuple[Any, str]:
+    """As load(), and the SHA-256 (hexadecimal) of the file: of the very bytes that were read."""
+    value, file = _load(path, _Digesting)
+    return value, file.digest.hexdigest()
+
+
+def _load(path, kind):
+    """(what was pickled, the unbuffered file, closed). All bytes of the file have been read through `kind`."""
+    head = b""
     try:
         # Checked before opening: opening a FIFO would wait for a writer.
         mode = os.stat(path).st_mode
         if not stat.S_ISREG(mode):
             raise PickleError(f"{path}: expected a pickle file, got a {'folder' if stat.S_ISDIR(mode) else 'device'}")
-        with open(path, "rb") as file:
+        raw = kind(path)
+        with io.BufferedReader(raw) as file:
             head = file.peek(500)[:500]
-            if kind := foreign_kind(head):
-                raise PickleError(f"{path}: expected a pickle of weights, got {kind}")
-            return unpickle(file, os.fstat(file.fileno()).st_size)
+            if foreign := foreign_kind(head):
+                raise PickleError(f"{path}: expected a pickle of weights, got {foreign}")
+            value = unpickle(file, os.fstat(file.fileno()).st_size)
+            while file.read(1 << 20):
+                pass  # what follows a pickle belongs to the file
+            return value, raw
     except OSError as error:
         raise PickleError(f"{path}: cannot read: {error.strerror}") from error
     except (EOFError, Refusal, *DAMAGE) as error:

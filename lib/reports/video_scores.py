@@ -6,12 +6,11 @@ import os
 import pickle
 from dataclasses import dataclass
 
-import h5py
 import numpy as np
 from numpy.typing import ArrayLike
 
 from formats.caffe2_pickle import load
-from formats.result_file import SCORED, TODO, open_result_file
+from formats.result_file import SCORED, TODO, is_result_file, open_result_file, verified_status
 from utils.errors import UserError
 from utils.files import StrPath, atomic_write
 
@@ -113,7 +112,7 @@ def read_results(path: StrPath) -> tuple[np.ndarray, np.ndarray]:
     Raises:
         UserError: the file cannot be read, has other contents, or contains no clip or a score that is not finite.
     """
-    video_ids, scores = _read_rows(path) if h5py.is_hdf5(path) else _read_pickle(path)
+    video_ids, scores = _read_rows(path) if is_result_file(path) else _read_pickle(path)
     if not len(video_ids):
         raise UserError(f"{path}: expected the scores of clips, got none")
     wrong = np.flatnonzero(~np.isfinite(scores).all(1))
@@ -130,7 +129,10 @@ def _read_rows(path: StrPath) -> tuple[np.ndarray, np.ndarray]:
                             f"{', '.join(file)}; results_probs.pkl contains them as well")
         for name in ("status", "video_indices", "scores"):
             _check_size(path, name, file[name].shape, file[name].nbytes)
-        status = file["status"][:]
+        status, damaged = verified_status(file, ["scores"])
+        if len(damaged):
+            raise UserError(f"{path}: damaged: {len(damaged)} of {len(status)} rows (first row {damaged[0]}); the same "
+                            "test, started again, computes them again")
         if (status == TODO).any():
             logger.warning("%s: %d of %d clips were not scored: did the test finish?", path, (status == TODO).sum(),
                            len(status))

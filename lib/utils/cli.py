@@ -4,12 +4,16 @@ import contextlib
 import io
 import logging
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+from utils import stopping
 from utils.errors import Hang, UserError
+
+logger = logging.getLogger(__name__)
 
 LOG_FORMAT = "[%(levelname)s: %(filename)s: %(lineno)4d]: %(message)s"
 
@@ -22,11 +26,21 @@ def setup_logging() -> None:
     logging.basicConfig(level=logging.INFO, format=LOG_FORMAT, stream=sys.stdout, force=True)
 
 
+def _say_that_it_stops() -> None:
+    if number := stopping.asked():
+        logger.info("%s: stopping; run the same command again to resume", signal.Signals(number).name)
+    sys.stdout.flush()
+
+
+stopping.at_last(_say_that_it_stops)
+
+
 def run(main: Callable[..., int | None], *args: Any) -> NoReturn:
     """Call main(*args) and exit with the status that it returns (None is 0).
 
-    A UserError is printed to stderr as one line and gives status 1. A KeyboardInterrupt gives 130. Any other exception
-    is a bug: it is printed with its traceback and gives 1.
+    A UserError is printed to stderr as one line and gives status 1. A signal that asks for the end gives 128 and its
+    number (130 after Ctrl-C), unless the tool has called stopping.stop_when_asked(). Any other exception is a bug: it
+    is printed with its traceback and gives 1.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # None if it is closed
@@ -34,7 +48,8 @@ def run(main: Callable[..., int | None], *args: Any) -> NoReturn:
             stream.reconfigure(errors="backslashreplace")
     hangs = False
     try:
-        status = main(*args)
+        with stopping.interruptible():
+            status = main(*args)
     except UserError as error:
         hangs = isinstance(error, Hang)
         status = _fail(f"error: {error}\n")
@@ -43,9 +58,10 @@ def run(main: Callable[..., int | None], *args: Any) -> NoReturn:
         sys.stderr.close()
         status = 1
     except KeyboardInterrupt:
-        status = _fail("error: interrupted\n", status=130)
+        status = _fail("error: interrupted\n", status=128 + (stopping.asked() or signal.SIGINT))
     except Exception:
         status = _fail(traceback.format_exc())
+    stopping.ignore_from_here()
     if "RANK" not in os.environ and not hangs:
         sys.exit(status)
     # Skip the interpreter's teardown, which would wait for a hanging thread. Also, in one of several processes, Gloo's

@@ -7,13 +7,13 @@ import shutil
 import socket
 import stat
 import sys
-import tempfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, TypeAlias
 
+from utils import stopping
 from utils.errors import UserError
 
 StrPath: TypeAlias = str | os.PathLike[str]
@@ -31,8 +31,8 @@ def make_writable_folder(path: StrPath) -> None:
     """Create a folder if it does not exist, and check that files can be created in it. Raises UserError."""
     make_folder(path)
     try:
-        with tempfile.TemporaryFile(dir=path):
-            pass
+        with _temporary(Path(path), "probe") as probe:
+            probe.touch()
     except OSError as error:
         raise UserError(f"{path}: cannot be written to: {error.strerror}") from error
 
@@ -94,6 +94,11 @@ def _is_alive(process: int, path: str) -> bool:
     if process == os.getpid():
         # In containers the process before this one often had the same number.
         return os.path.realpath(path) in _in_use
+    return process_exists(process)
+
+
+def process_exists(process: int) -> bool:
+    """Whether there is a process of this number on this host."""
     try:
         os.kill(process, 0)
     except (ProcessLookupError, OverflowError):
@@ -110,6 +115,14 @@ def _remove(path: StrPath) -> None:
             shutil.rmtree(path)
         else:
             os.unlink(path)
+
+
+def _remove_all_in_use() -> None:
+    for path in list(_in_use):
+        _remove(path)
+
+
+stopping.at_last(_remove_all_in_use)
 
 
 @contextmanager

@@ -21,7 +21,6 @@ import fcntl
 import logging
 import os
 import shutil
-import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from fractions import Fraction
@@ -183,8 +182,6 @@ def downscale_all(
 ) -> dict[str, str]:
     """Rescale `names` from `folder` to `out`, `jobs` at a time. Returns {name: reason} of those that failed."""
     failures: dict[str, str] = {}
-    # On Ctrl-C, and on a scheduler's SIGTERM, stop what runs, start nothing more, and clean up.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with ThreadPoolExecutor(jobs) as pool:
         futures = {
             pool.submit(downscale, ffmpeg, rescaling, folder / name, out / name): name for name in names
@@ -195,7 +192,7 @@ def downscale_all(
                     future.result()
                 except (FfmpegError, OSError, UserError) as error:
                     failures[futures[future]] = str(error)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt:  # stop what runs, start nothing more, and clean up
             pool.shutdown(wait=False, cancel_futures=True)
             ffmpeg.stop()
             raise UserError("stopped; run the same command again to continue") from None
