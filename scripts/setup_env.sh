@@ -9,8 +9,15 @@ lock=${requirements%.txt}.lock
 [ -f "$lock" ] || { echo "error: expected requirements.txt or requirements-dev.txt, got $requirements" >&2; exit 1; }
 stamp=.venv/installed-$(cat requirements*.txt requirements*.lock | cksum | cut -d' ' -f1)-$(basename "$lock" .lock)
 [ -f "$stamp" ] && exit 0
+python=.venv/bin/python advice="remove .venv"
+[ -x "$python" ] || { python=${PYTHON:-python3} advice="name one with PYTHON=python3.11"; }
+version=$("$python" -V 2>&1) || version=nothing
+if [[ ! $version =~ ^"Python 3."1[1-3]\. ]]; then
+    echo "error: expected Python 3.11 to 3.13, got $version ($python): $advice and run this again" >&2
+    exit 1
+fi
 echo "Setting up .venv from $lock (once)"
-[ -x .venv/bin/python ] || "${PYTHON:-python3}" -m venv .venv
+[ -x .venv/bin/python ] || "$python" -m venv .venv
 
 pip() { .venv/bin/python -m pip --disable-pip-version-check --quiet "$@"; }
 

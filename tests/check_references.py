@@ -115,7 +115,7 @@ def train_cfg(meta):
 def run_training(meta, replicas, dtype=torch.float32):
     """Run a reference's iterations; yield (expected numbers, learning rate, losses, blobs, histories) after each."""
     cfg = train_cfg(meta)
-    model = reference_model(meta, cfg, "train").to(dtype)
+    model = reference_model(meta, cfg, "train").to(replicas.device, dtype)
     solver = Solver.from_config(model, cfg)
     solver.lr = get_lr_at_iter(0, cfg)
     parallel_model = replicas.parallel(model)
@@ -125,7 +125,8 @@ def run_training(meta, replicas, dtype=torch.float32):
         batch = [(recipe.clips(meta["data_shape"], f"train_{it}_gpu_{r}", meta["seed"]).to(dtype),
                   recipe.labels(meta["bpg"], cfg.MODEL.NUM_CLASSES, f"train_labels_{it}_gpu_{r}", meta["seed"]))
                  for r in replicas.local]
-        losses = replicas.sum(forward_backward(parallel_model, batch, replicas, cfg.RNG_SEED, it))[:, 0].numpy()
+        batch = [(clips.to(replicas.device), labels.to(replicas.device)) for clips, labels in batch]
+        losses = replicas.sum(forward_backward(parallel_model, batch, replicas, cfg.RNG_SEED, it))[:, 0].cpu().numpy()
         solver.step()
         yield expected, lr, losses, model_blobs(model), solver.history
 

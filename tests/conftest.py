@@ -7,6 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+# Before PyTorch is loaded: threads that wait at a barrier leave the core to the other processes of the tests.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 import legacy_run
 import pytest
 import tiny_job

@@ -231,7 +231,7 @@ def test_writing_and_reading_take_little_more_memory_than_the_arrays(tmp_path):
         np.zeros(2, "datetime64[s]"),
         np.zeros(2, [("a", "f4")]),
     ],
-    ids=repr,
+    ids=lambda value: type(value).__name__,
 )
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, value):
     path = tmp_path / "file.pkl"

@@ -156,6 +156,28 @@ def test_a_checkpoint_holds_what_the_legacy_program_saved(tmp_path):
         assert np.array_equal(blobs[f"{name}_momentum"], history.numpy())
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("part", ["weight", "momentum", "statistics"])
+def test_what_is_no_number_is_not_written(tmp_path, value, part):
+    """Nothing could go on from it, and it might push out the last good checkpoint."""
+    model = tiny()
+    momentum = momentum_of(model, seed=1)
+    name, tensor = {"weight": ("conv1_w", model_blobs(model)["conv1_w"]), "momentum": ("pred_b_momentum",
+                    momentum["pred_b"]), "statistics": (STATISTICS[0], model_blobs(model)[STATISTICS[0]])}[part]
+    tensor.view(-1)[1] = value
+    with pytest.raises(UserError, match=f"file.pkl: not written, and training cannot go on: {name}: expected finite "
+                                        f"numbers, got 1 of {tensor.numel()} that are NaN or infinite"):
+        save_checkpoint(tmp_path / "file.pkl", model, momentum, 0.1, 7)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_weights_beyond_float32(tmp_path, recwarn):
+    blobs = {name: np.full(array.shape, 1e300) for name, array in arrays(tiny()).items()}
+    with pytest.raises(UserError, match=r"weights.pkl: conv1_w: expected finite numbers, got (\d+) of \1 that are"):
+        load_weights(tiny(), write(tmp_path, blobs))
+    assert list(recwarn) == []
+
+
 def test_frozen_layers_have_no_momentum(tmp_path):
     model = tiny(norm=Affine)
     save_checkpoint(tmp_path / "file.pkl", model, momentum_of(model), 0.1, 1)
@@ -274,7 +296,8 @@ def test_a_convolutional_and_a_fully_connected_classifier_are_the_same(tmp_path)
     assert np.array_equal(model.pred.weight.detach(), weights.reshape(5, 2, 1, 1, 1) + 1)
 
 
-def test_2d_weights_are_inflated(tmp_path):
+def test_2d_weights_are_inflated(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
     flat = np.random.default_rng(0).standard_normal((2, 4, 1, 1)).astype("f4")
     model = tiny()
     initialize_params_from_file(model, write(tmp_path, {"res2_0_branch2a_w": flat}))
@@ -283,6 +306,8 @@ def test_2d_weights_are_inflated(tmp_path):
     for frame in range(3):
         assert np.array_equal(found[:, :, frame], flat / np.float32(3))
     assert np.allclose(found.sum(2), flat)
+    assert ("res2_0_branch2a_w loaded from weights file into: gpu_0/res2_0_branch2a_w (2, 4, 1, 1) inflated to "
+            "(2, 4, 3, 1, 1)") in caplog.messages
 
 
 @pytest.mark.parametrize(
@@ -542,12 +567,14 @@ def test_a_checkpoint_of_another_shape_ends_the_run(tmp_path):
         start(tiny(), tmp_path)
 
 
-@pytest.mark.parametrize("name", ["model_iter", "lr"])
-def test_resuming_needs_the_iteration_and_the_rate(tmp_path, name):
-    save(tmp_path, 9, seed=1)
-    path = checkpoint_path(tmp_path, 9)
+def without(path, name):
     dump({"blobs": {key: value for key, value in load_blobs(path).items() if key != name}}, path)
-    with pytest.raises(UserError, match=f"c2_model_iter9.pkl: no {name} in it"):
+
+
+def test_resuming_needs_the_rate(tmp_path):
+    save(tmp_path, 9, seed=1)
+    without(checkpoint_path(tmp_path, 9), "lr")
+    with pytest.raises(UserError, match="c2_model_iter9.pkl: no lr in it"):
         start(tiny(), tmp_path)
 
 
@@ -570,6 +597,34 @@ def test_weights_to_start_from(tmp_path, options, iteration):
     assert found == StartPoint(iteration, 0.5, None, tmp_path / "weights.pkl")
     assert_same(arrays(model), arrays(source))
     assert not any(history.any() for history in momentum.values())
+
+
+def test_a_checkpoint_that_does_not_say_its_iteration_starts_at_0_with_its_history(tmp_path):
+    source, model = tiny(1), tiny(0)
+    path = checkpoint_path(tmp_path, 5)
+    save_checkpoint(path, source, momentum_of(source, 3), 0.5, 5)
+    without(path, "model_iter")
+    momentum = momentum_of(model)
+    assert start(model, tmp_path, momentum) == StartPoint(0, 0.5, None, path)
+    assert_same(arrays(model), arrays(source))
+    assert all(torch.equal(momentum[name], history) for name, history in momentum_of(source, 3).items())
+
+
+def test_the_log_says_what_training_starts_from(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    source = tiny(1)
+    save_checkpoint(tmp_path / "weights.pkl", source, momentum_of(source), 0.0125, 30)
+    start(tiny(), tmp_path, params_file=str(tmp_path / "weights.pkl"))
+    whence, which, *_, loaded = caplog.messages[1:]
+    assert whence == "Initializing from pre-trained file..."
+    assert which == f"Initializing model params from file: {tmp_path}/weights.pkl"
+    assert loaded == "Loaded: start_model_iter: 30; prev_lr: 0.01250000"
+    assert f"conv1_w loaded from weights file into: gpu_0/conv1_w {tuple(source.conv1.weight.shape)}" in caplog.messages
+    caplog.clear()
+    save_checkpoint(checkpoint_path(tmp_path, 7), source, momentum_of(source), 0.1, 7)
+    start(tiny(), tmp_path)
+    assert caplog.messages[1] == "Initializing from checkpoints..."
+    assert caplog.messages[-1] == "Loaded: start_model_iter: 7; prev_lr: 0.10000000"
 
 
 def test_a_converted_file_starts_at_0(tmp_path):

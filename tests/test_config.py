@@ -23,7 +23,7 @@ from core.config import (
 )
 from core.defaults import OPTIONS, default_config
 from core.option import Option
-from utils.collections import AttrDict, leaves
+from utils.collections import AttrDict, leaves, value_at
 
 
 def flat(cfg, prefix=""):
@@ -232,7 +232,6 @@ def test_unknown_key_in_yaml(yaml_file):
 @pytest.mark.parametrize(("key", "value", "shown", "expected"), [
     ("TRAIN.BATCH_SIZE", "8.0", "8.0 (float)", "int"),
     ("TRAIN.BATCH_SIZE", "many", "'many' (str)", "int"),
-    ("NUM_GPUS", "True", "True (bool)", "int"),
     ("MODEL.USE_AFFINE", "1", "1 (int)", "bool"),
     ("MODEL.USE_AFFINE", "true", "'true' (str)", "bool"),
     ("METRICS.EVAL_FIRST_N", "0", "0 (int)", "bool"),
@@ -246,12 +245,37 @@ def test_wrong_type(key, value, shown, expected):
     assert f"command line: {key} = {shown}: expected {expected}, as of the default " in error_of(key, value)
 
 
-def test_a_number_that_yaml_reads_as_text_is_shown_in_the_right_notation(yaml_file):
-    path = yaml_file("SOLVER:\n  BASE_LR: 1e-4\n")  # YAML 1.1: a string
+@pytest.mark.parametrize(("text", "key", "value"), [
+    ("SOLVER: {BASE_LR: 1e-3}", "SOLVER.BASE_LR", 1e-3),  # to YAML 1.1 a string
+    ("SOLVER: {WEIGHT_DECAY: '1'}", "SOLVER.WEIGHT_DECAY", 1.0),
+    ("TRAIN: {JITTER_SCALES: '[256, 300]'}", "TRAIN.JITTER_SCALES", [256, 300]),
+    ("MODEL: {USE_BGR: 'True'}", "MODEL.USE_BGR", True),
+    ("NONLOCAL: {USE_BN: \"False\"}", "NONLOCAL.USE_BN", False),
+    ("FILENAME_GT: None", "FILENAME_GT", None),
+    ("NUM_GPUS: '4'", "NUM_GPUS", 4),
+    ("DATASET: \"'12'\"", "DATASET", "12"),
+    ("DATASET: \"'None'\"", "DATASET", "None"),
+    ("DATADIR: ../data/1e-3", "DATADIR", "../data/1e-3"),
+    ("SOLVER: {STEPS: '[0, 10]'}", "SOLVER.STEPS", [0, 10]),
+])
+def test_text_of_a_yaml_file_is_evaluated_as_on_the_command_line(yaml_file, text, key, value):
+    cfg = load_config(yaml_file(text))
+    assert typed({key: value_at(cfg, key)}) == typed({key: value})
+
+
+def test_text_of_a_yaml_file_that_is_a_literal_of_another_type(yaml_file):
+    path = yaml_file("DATASET: '2017'")
     assert error_of(config_file=path) == (
-        f"{path}: SOLVER.BASE_LR = '1e-4' (str): expected float, as of the default 0.1 (written 1.0e-04)"
-    )
-    assert load_config(yaml_file("SOLVER:\n  BASE_LR: 1.0e-04\n")).SOLVER.BASE_LR == 1e-4
+        f"{path}: DATASET = 2017 (int): expected str, as of the default '' (in quotes: \"'2017'\")")
+    assert "TRAIN.JITTER_SCALES = (256, 300) (tuple): expected list" in error_of(
+        config_file=yaml_file("TRAIN: {JITTER_SCALES: '(256, 300)'}"))
+
+
+def test_a_bool_counts_as_an_int_but_not_the_other_way_round(yaml_file):
+    cfg = load_config(yaml_file("NONLOCAL: {NO_BIAS: true}"), ["TEST.USE_MULTI_CROP", "True", "RNG_SEED", "False"])
+    assert typed({"": [cfg.NONLOCAL.NO_BIAS, cfg.TEST.USE_MULTI_CROP, cfg.RNG_SEED]}) == typed({"": [1, 1, 0]})
+    assert type(cfg.NONLOCAL.NO_BIAS) is type(cfg.RNG_SEED) is int
+    assert "expected bool" in error_of(config_file=yaml_file("MODEL: {USE_AFFINE: 1}"))
 
 
 @pytest.mark.parametrize("words", [["NUM_GPUS"], ["NUM_GPUS", "1", "RNG_SEED"]])

@@ -123,6 +123,51 @@ def test_content_that_changed_unnoticed(video, tmp_path):
     assert cache.get(video, open_video(video).fingerprint) == VideoFacts(40, None)
 
 
+def padded(path, size):
+    """A video file, brought to a size and a time that are those of the others."""
+    with path.open("ab") as file:
+        file.truncate(size)
+    os.utime(path, ns=(5, 5))
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("learn", [False, True])
+@pytest.mark.parametrize(("before", "after"), [(20, 31), (31, 20)])
+@pytest.mark.parametrize(("name", "fourcc"), [
+    ("v.mp4", "mp4v"), ("v.avi", "MJPG"), ("v.mkv", "mp4v"), ("v.mpg", "PIM1"), ("v.m4v", "mp4v")])  # m4v: no container
+def test_another_number_of_frames_behind_the_same_size_and_time(tmp_path, name, fourcc, before, after, learn):
+    path, content = tmp_path / name, {}
+    for count in (before, after):
+        write_video(path, moving_square(count, 64, 96), fourcc=fourcc)
+        content[count] = padded(path, 400_000)
+    cache = VideoFactsCache()
+    for count in (before, after):
+        path.write_bytes(content[count])
+        os.utime(path, ns=(5, 5))
+        found = {}
+        facts = sample_frames(open_video(str(path)), lambda n: [3, n // 2],
+                              lambda places, frame: found.update(dict.fromkeys(places, frame.copy())),  # noqa: B023
+                              cache, learn=learn)
+        expected = all_frames(str(path))
+        assert facts.count == len(expected) == count
+        assert np.array_equal(found[0], expected[3]) and np.array_equal(found[1], expected[count // 2])
+
+
+@pytest.mark.parametrize("was_damaged", [False, True])
+def test_damage_that_came_or_went_behind_the_same_size_and_time(tmp_path, was_damaged):
+    path = write_video(tmp_path / "v.avi", moving_square(40, 64, 96), fourcc="MJPG")
+    sound = path.read_bytes()
+    start, end = [match.start() for match in re.finditer(b"\xff\xd8\xff", sound[sound.index(b"movi") :])][10:12]
+    start, end = start + sound.index(b"movi"), end - 8 + sound.index(b"movi")  # to the header of the next chunk
+    damaged = sound[:start] + bytes(end - start) + sound[end:]
+    cache = VideoFactsCache()
+    for content in (damaged, sound) if was_damaged else (sound, damaged):
+        path.write_bytes(content)
+        os.utime(path, ns=(5, 5))
+        known = assert_frames(str(path), lambda n: [3, 12], cache, all_frames(str(path)))
+        assert bool(known.damage) == (content is damaged) == (known.count == 39)
+
+
 @pytest.mark.parametrize("claim", [-1, 0, 1, 39, 41, 60, 100000, -9.3e18])
 def test_the_claim_never_shows(video, false_claim, claim):
     expected = all_frames(video)

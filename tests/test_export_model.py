@@ -169,19 +169,18 @@ def test_onnx_without_its_packages(run, monkeypatch, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["w.pkl"]
 
 
-@pytest.mark.parametrize(("change", "shown"), [(2e-4, "differ"), (float("nan"), "nan")])
-def test_what_differs_is_not_kept(run, monkeypatch, tmp_path, change, shown):
+def test_what_differs_is_not_kept(run, monkeypatch, tmp_path):
     write = exporting.write_state_dict
 
     def write_damaged(network, path):
         write(network, path)
         tensors = torch.load(path, weights_only=True)
-        tensors["pred.bias"][3] += change
+        tensors["pred.bias"][3] += 2e-4
         torch.save(tensors, path)
 
     monkeypatch.setattr(exporting, "write_state_dict", write_damaged)
     (tmp_path / "m.pth").write_text("what was there before")
-    assert refused(run("state_dict", "m.pth", *from_pickle()), "m.pth: not written", shown)
+    assert refused(run("state_dict", "m.pth", *from_pickle()), "m.pth: not written", "differ")
     assert (tmp_path / "m.pth").read_text() == "what was there before"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["m.pth", "w.pkl"]
 

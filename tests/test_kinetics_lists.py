@@ -212,7 +212,8 @@ print("grown by", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 
 
 def test_shuffle_refuses(tool, tmp_path):
-    assert_one_line(tool("shuffle_list_rep.py", "out.txt"), "cannot read the list trainlist.txt")
+    assert_one_line(tool("shuffle_list_rep.py", "out.txt"), "cannot read the list trainlist.txt", "gen_py_list.py",
+                    "put the list of the Caffe2 program there")
     (tmp_path / "trainlist.txt").touch()
     assert_one_line(tool("shuffle_list_rep.py", "out.txt"), "trainlist.txt", "an empty file")
     assert_one_line(tool("shuffle_list_rep.py", "out.txt", "--repetitions", "0"), "--repetitions")

@@ -1,12 +1,14 @@
 """Classification errors, and the exact lines of a training log."""
 
 import json
+import math
 import re
 
 import numpy as np
 import pytest
 import torch
 
+from reports.log_parser import parse_line
 from utils import metrics
 from utils.metrics import Averages, BestErrors, first_n_errors, topk_errors
 from utils.misc import eta, used_memory
@@ -120,6 +122,15 @@ def test_json_stats(capsys):
     assert json.loads(text.strip().removeprefix("json_stats: ")) == {"test_err": 12.5, "currentIter": 3}
 
 
+def test_json_stats_stay_json(capsys):
+    """As after a loss that is infinite."""
+    stats = {"train_loss": math.inf, "test_err": math.nan, "other": [{"a": -math.inf, "b": (1, 2.5, "NaN")}]}
+    text = printed(capsys, metrics.print_json_stats, stats | {"currentIter": 3})
+    assert text.strip() == ('json_stats: {"train_loss": null, "test_err": null, "other": '
+                            '[{"a": null, "b": [1, 2.5, "NaN"]}], "currentIter": 3}')
+    assert parse_line(text.strip()).stats["train_loss"] is None
+
+
 def test_best_model(capsys):
     best = BestErrors()
     assert printed(capsys, best.update, {"err": 80.0, "err5": 7.5}) == "\n* Best model: top1:  80.000 top5:   7.500\n\n"
@@ -132,7 +143,7 @@ def test_best_model(capsys):
 def test_best_of_the_first_classes(capsys):
     best = BestErrors()
     text = printed(capsys, best.update, {"err": 80.0, "err5": 7.5, "err_N_way": 60.0, "err5_N_way": 5.0})
-    assert text.splitlines()[-1] == "* Best: top1_N_way:  60.000 top5_N_way:   5.000"
+    assert text.endswith("\n\n\n* Best: top1_N_way:  60.000 top5_N_way:   5.000\n\n")
     assert printed(capsys, best.update, {"err": 80.0, "err5": 7.5, "err_N_way": 61.0, "err5_N_way": 0.0}) == ""
 
 

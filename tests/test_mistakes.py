@@ -28,7 +28,10 @@ import torch
 from loader_threads import decoder_threads
 from video_files import write_items
 
+from core.config import load_config
 from formats.caffe2_pickle import dump, load
+from formats.state_dict_file import write_state_dict
+from models.model_builder_video import create_model
 
 REPO = legacy_run.REPO
 TOOLS = {path.stem: path for path in [*REPO.glob("tools/*.py"), *REPO.glob("process_data/*/*.py")]}
@@ -74,6 +77,27 @@ def half_a_checkpoint(path, job):
 
 def checkpoint_without_rate(path, job):
     dump({name: value for name, value in load(job.weights)["blobs"].items() if name != "lr"}, path)
+
+
+def checkpoint_with(name, value):
+    """A checkpoint in which one number of a blob is another; of its update history as well, where there is one."""
+    def write(path, job):
+        blobs = load(job.weights)["blobs"]
+        blobs[name].flat[1] = value
+        path.parent.mkdir(exist_ok=True, parents=True)
+        dump({"blobs": blobs}, path)
+    return write
+
+
+def checkpoint_of_huge_scores(path, job):
+    blobs = load(job.weights)["blobs"]
+    dump(blobs | {"pred_w": np.sign(blobs["pred_w"]) * np.float32(3e38)}, path)
+
+
+def state_dict_with_nan(path, job):
+    model = create_model(load_config(legacy_run.YAML, legacy_run.words(job.data, path.parent)[2:]), "test")
+    model.pred.bias.data[3] = float("nan")
+    write_state_dict(model, path)
 
 
 def checkpoint_with_state(change):
@@ -151,6 +175,7 @@ LFS_POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize
 NO_PATH = "expected 'path label[,label...]', got"
 STATE = "averages, finished, precise_bn, train_position, val_position"
 NO_LOG = "expected a log with '| Train ETA: ...' or 'json_stats: ...' lines, found none"
+NAMES = "".join(f"kind {i}\n" for i in range(10))
 ENTRY = {"v/abseiling/a.mp4": ""}
 
 # ------------------------------------------------------------------------------------------------------- the table
@@ -177,10 +202,14 @@ OPTIONS = {
         "train_net_video --config_file {tmp}/f.yaml",
         "{tmp}/f.yaml: not valid YAML at line 2, column 1: duplicate key 'NUM_GPUS'",
         {"f.yaml": "NUM_GPUS: 4\nNUM_GPUS: 8\n"}),
-    "a number that YAML takes for text": (
+    "text in place of a number": (
         "train_net_video --config_file {tmp}/f.yaml",
-        "{tmp}/f.yaml: SOLVER.BASE_LR = '1e-4' (str): expected float, as of the default 0.1 (written 1.0e-04)",
-        {"f.yaml": "SOLVER:\n  BASE_LR: 1e-4\n"}),
+        "{tmp}/f.yaml: SOLVER.BASE_LR = '1e-4x' (str): expected float, as of the default 0.1",
+        {"f.yaml": "SOLVER:\n  BASE_LR: 1e-4x\n"}),
+    "a number in place of text": (
+        "train_net_video --config_file {tmp}/f.yaml",
+        "{tmp}/f.yaml: DATASET = 2017 (int): expected str, as of the default '' (in quotes: \"'2017'\")",
+        {"f.yaml": "DATASET: '2017'\n"}),
     "unknown in the file": (
         "train_net_video --config_file {tmp}/f.yaml",
         "{tmp}/f.yaml: TRAIN.BATCHSIZE = 4 (int): no such option; the nearest is TRAIN.BATCH_SIZE (int)",
@@ -259,8 +288,17 @@ OPTIONS = {
         "test_net_video {test} TRAIN.VIDEO_LENGTH 1",
         "the network needs clips of at least 2 frames, got 1: TRAIN.VIDEO_LENGTH is too small", {}),
     "unknown output": (
-        "test_net_video {test} TEST.OUTPUT_NAME probs", "TEST.OUTPUT_NAME: expected one of pred, softmax, got 'probs'",
-        {}),
+        "test_net_video {test} TEST.OUTPUT_NAME softmx",
+        "TEST.OUTPUT_NAME 'softmx': not in this network; near ones: softmax", {}),
+    "no text for the output": (
+        "test_net_video {test} TEST.OUTPUT_NAME None", "TEST.OUTPUT_NAME: expected text, got None", {}),
+    "a blob of whole frames": (
+        "test_net_video {test} TEST.TEST_FULLY_CONV False TEST.TEST_FULL_SIZE True TEST.OUTPUT_NAME pool5",
+        "TEST.OUTPUT_NAME: expected pred or softmax with TEST.TEST_FULL_SIZE, as other blobs have a size for each size "
+        "of frames, got 'pool5'", {}),
+    "an export of a blob": (
+        "export_model --format state_dict --output {tmp}/o.pt {test} TEST.OUTPUT_NAME pool5",
+        "TEST.OUTPUT_NAME: expected pred or softmax for an export, got 'pool5'", {}),
     "clips that do not divide": (
         "test_net_video {test} TEST.NUM_TEST_CLIPS 10",
         "TEST.NUM_TEST_CLIPS: expected a multiple of the 3 crops of a clip, got 10", {}),
@@ -337,6 +375,16 @@ DATA = {
     "a word for a label": (
         "train_net_video {job} DATADIR {tmp}", f"{{tmp}}/train.txt:1: {NO_PATH} '{{data}}/wide.mp4 waving'",
         {"train.txt": "{data}/wide.mp4 waving\n"}),
+    "two columns of numbers": (
+        "train_net_video {job} DATADIR {tmp}",
+        f"{{tmp}}/train.txt:1: {NO_PATH} 'frames/x 3 300': either 'frames/x' with the label '3', or 'frames/x 3' with "
+        "the label '300'", {"train.txt": "frames/x 3 300\n"}),
+    "digits with an underscore for a label": (
+        "train_net_video {job} DATADIR {tmp}", f"{{tmp}}/train.txt:1: {NO_PATH} 'v.mp4 1_0'",
+        {"train.txt": "v.mp4 1_0\n"}),
+    "labels with spaces": (
+        "train_net_video {job} DATADIR {tmp}", f"{{tmp}}/train.txt:1: {NO_PATH} 'v.mp4 3, 4'",
+        {"train.txt": "v.mp4 3, 4\n"}),
     "a list with a byte order mark": (
         "train_net_video {job} DATADIR {tmp}",
         "{tmp}/train.txt: begins with a byte order mark: expected plain UTF-8 (in an editor: without BOM)",
@@ -370,6 +418,14 @@ DATA = {
     "a truth of another length": (
         "test_net_video {test} FILENAME_GT {tmp}/gt.txt",
         "{tmp}/gt.txt: expected TEST.DATASET_SIZE 3 lines, got 1", {"gt.txt": GOOD}),
+    "a truth of other classes": (
+        "test_net_video {test} FILENAME_GT {tmp}/gt.txt",
+        "{tmp}/gt.txt:3: the label 10 is not in 0..9 (MODEL.NUM_CLASSES 10)",
+        {"gt.txt": GOOD + GOOD + "v.mp4\t10 7\n"}),
+    "a truth with a label below 0": (
+        "test_net_video {test} FILENAME_GT {tmp}/gt.txt",
+        "{tmp}/gt.txt:1: the label -1 is not in 0..9 (MODEL.NUM_CLASSES 10)",
+        {"gt.txt": "v.mp4 -1\n" + GOOD + GOOD}),
     "a truth that is not there": (
         "test_net_video {test} FILENAME_GT {tmp}/gt.txt",
         "cannot read the list {tmp}/gt.txt: No such file or directory", {}),
@@ -424,6 +480,35 @@ WEIGHTS = {
         "train_net_video {job} TRAIN.PARAMS_FILE {weights} SOLVER.MAX_ITER 4",
         "nothing to train: 4 iterations are done, SOLVER.MAX_ITER is 4 (TRAIN.PARAMS_FILE '{weights}'; "
         "TRAIN.RESET_START_ITER True takes the weights only)", {}),
+    "not a number": (
+        TEST_W, "{tmp}/w.pkl: pred_b: expected finite numbers, got 1 of 10 that are NaN or infinite",
+        {"w.pkl": checkpoint_with("pred_b", np.nan)}),
+    "infinite, to predict with": (
+        "predict_video --video {data}/tall.mp4 --views 1x1 --json {tmp}/r.json --classids {tmp}/n.txt {test} "
+        "TEST.PARAMS_FILE {tmp}/w.pkl",
+        "{tmp}/w.pkl: res_conv1_bn_riv: expected finite numbers, got 1 of 64 that are NaN or infinite",
+        {"w.pkl": checkpoint_with("res_conv1_bn_riv", np.inf), "n.txt": NAMES}),
+    "not a number, to train with": (
+        "train_net_video {job} TRAIN.PARAMS_FILE {tmp}/w.pkl",
+        "{tmp}/w.pkl: conv1_w: expected finite numbers, got 1 of 9408 that are NaN or infinite",
+        {"w.pkl": checkpoint_with("conv1_w", np.nan)}),
+    "not a number, to go on with": (
+        "train_net_video {job} CHECKPOINT.DIR {tmp}/f",
+        "{tmp}/f/checkpoints/c2_model_iter4.pkl: pred_b_momentum: expected finite numbers, got 1 of 10 that are NaN or "
+        "infinite", {"f/checkpoints/c2_model_iter4.pkl": checkpoint_with("pred_b_momentum", -np.inf)}),
+    "not a number, to export": (
+        "export_model --format state_dict --output {tmp}/o.pth {test} TEST.PARAMS_FILE {tmp}/w.pkl",
+        "{tmp}/w.pkl: conv1_w: expected finite numbers, got 1 of 9408 that are NaN or infinite",
+        {"w.pkl": checkpoint_with("conv1_w", np.nan)}),
+    "not a number in a state_dict": (
+        "export_model --format pkl --output {tmp}/o.pkl --from_state_dict {tmp}/m.pth {job}",
+        "{tmp}/m.pth: pred.bias: expected finite numbers, got 1 of 10 that are NaN or infinite",
+        {"m.pth": state_dict_with_nan}),
+    "of scores beyond all numbers, to predict with": (
+        "predict_video --video {data}/tall.mp4 --views 1x1 --json {tmp}/r.json --classids {tmp}/n.txt {test} "
+        "TEST.PARAMS_FILE {tmp}/w.pkl",
+        "{tmp}/w.pkl: expected weights that give finite numbers, got NaN or infinity for {data}/tall.mp4: are the "
+        "options those of the training?", {"w.pkl": checkpoint_of_huge_scores, "n.txt": NAMES}),
     "C2D for I3D": (
         "test_net_video {test} MODEL.VIDEO_ARC_CHOICE 2",
         "{weights}: conv1_w: expected shape (64, 3, 5, 7, 7), got (64, 3, 1, 7, 7): is this a checkpoint of another "
@@ -535,7 +620,8 @@ PREPARATION = {
         "gen_py_list {tmp}/v {tmp}/l.txt", "{tmp}/v: expected a folder for each class in it, got none",
         {"v/a.mp4": ""}),
     "gen: unknown class": (
-        "gen_py_list {tmp}/v {tmp}/l.txt", "{tmp}/v/peting_cat: no such class; the nearest is 'petting_cat'",
+        "gen_py_list {tmp}/v {tmp}/l.txt", "{tmp}/v/peting_cat: no such class; the nearest is 'petting_cat'. "
+        "For classes of your own: --make_classids FILE",
         {"v/peting_cat/a.mp4": ""}),
     "gen: one class twice": (
         "gen_py_list {tmp}/v {tmp}/l.txt",
@@ -545,8 +631,11 @@ PREPARATION = {
         "gen_py_list {tmp}/v {tmp}/l.txt", "{tmp}/v: expected videos in its class folders, got none",
         {"v/abseiling": folder}),
     "gen: a line break in a name": (
-        "gen_py_list {tmp}/v {tmp}/l.txt", "'{tmp}/v/abseiling/a\\nb.mp4': a path with a line break cannot be listed",
+        "gen_py_list {tmp}/v {tmp}/l.txt", "'{tmp}/v/abseiling/a\\nb.mp4': a list cannot hold this path: rename it",
         {"v/abseiling": name_with_line_break}),
+    "gen: a name that is no path in a list": (
+        "gen_py_list {tmp}/v {tmp}/l.txt", "'{tmp}/v/abseiling/a.mp4 3 b': a list cannot hold this path: rename it",
+        {"v/abseiling/a.mp4 3 b": ""}),
     "gen: a folder for the list": ("gen_py_list {tmp}/v {tmp}", "{tmp}: cannot be written: Is a directory", ENTRY),
     "gen: no folder for the list": (
         "gen_py_list {tmp}/v {tmp}/no/l.txt", "{tmp}/no/l.txt: cannot be written: No such file or directory", ENTRY),
@@ -641,6 +730,9 @@ PREPARATION = {
         "modify_caffe2_ftvideo {weights} {tmp}/f/o.pkl", "{tmp}/f: cannot be created: File exists", {"f": ""}),
     "demo: fewer than none": (
         "make_motion_videos {tmp}/v --train -1", "--seed, --train and --val: expected numbers of at least 0", {}),
+    "demo: in a folder of another encoding": (
+        "make_motion_videos {tmp}/\udcff",
+        "{tmp}/\\udcff: expected a name in UTF-8: OpenCV writes no video under another", {}),
     "demo: in a file": (
         "make_motion_videos {tmp}/f --train 1", "{tmp}/f/train/across: cannot be created: Not a directory", {"f": ""}),
 }
@@ -827,6 +919,8 @@ def installed(repo, tmp_path_factory):
     return folder
 
 
+MAKE_IT = ": make it with process_data/kinetics/gen_py_list.py, or put the list of the Caffe2 program there (see " \
+          "DATASET.md)"
 WEIGHTS_MISSING = "../data/pretrained_model/r50_pretrain_c2_model_iter450450_clean.pkl: cannot read: " \
                   "No such file or directory"
 
@@ -834,14 +928,15 @@ WEIGHTS_MISSING = "../data/pretrained_model/r50_pretrain_c2_model_iter450450_cle
 @pytest.mark.parametrize(("script", "status", "messages"), [
     ("scripts/run_i3d_nlnet_400k.sh", 1, [f"error: {WEIGHTS_MISSING}"]),
     ("scripts/run_test_multicrop.sh", 1,
-     ["error: cannot read the list ../process_data/kinetics/vallist.txt: No such file or directory"]),
+     [f"error: cannot read the list ../process_data/kinetics/vallist.txt: No such file or directory{MAKE_IT}"]),
     ("scripts/run_c2d_baseline_400k.sh NUM_GPUS=1", 1,
      ["error: command line: 'NUM_GPUS=1': separate key and value with a space: NUM_GPUS 1"]),
     ("scripts/setup_env.sh requirements.yaml", 1,
      ["error: expected requirements.txt or requirements-dev.txt, got requirements.yaml"]),
     ("process_data/kinetics/run_createdb.sh", 1,
-     ["error: cannot read the list trainlist_shuffle_rep.txt: No such file or directory",
-      "error: cannot read the list vallist.txt: No such file or directory"]),
+     ["error: cannot read the list trainlist_shuffle_rep.txt: No such file or directory: make it with "
+      "process_data/kinetics/shuffle_list_rep.py (see DATASET.md)",
+      f"error: cannot read the list vallist.txt: No such file or directory{MAKE_IT}"]),
 ])
 def test_scripts(script, status, messages, installed):
     process = subprocess.run(["bash", *script.split()], cwd=installed, capture_output=True, text=True,

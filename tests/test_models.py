@@ -1,6 +1,7 @@
 """The network: the legacy program's numbers in a reduced form, and what every option does."""
 
 import json
+import logging
 import math
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from models import model_builder_video
 from models.affinities import AFFINITIES
 from models.complexity import count_operations
 from models.inference import for_inference
-from models.model_builder_video import create_model, nonlocal_places
+from models.model_builder_video import create_model, log_architecture, nonlocal_places
 from models.nonlocal_helper import NonLocalBlock
 from models.resnet_helper import FrozenAffine
 from utils.errors import UserError
@@ -385,6 +386,24 @@ def test_places_of_the_blocks(depth, options, expected):
         model = tiny(MODEL__DEPTH=depth, MODEL__VIDEO_ARC_CHOICE=1 if depth == 50 else 3, **options)
     names = {name for name in model.trunk if name.startswith("nonlocal")}
     assert names == {f"nonlocal_conv{stage}_{i}" for stage, places in expected.items() for i in places}
+
+
+@pytest.mark.parametrize(("options", "lines"), [
+    ({"MODEL__VIDEO_ARC_CHOICE": 2}, [
+        "resnet_video_test", "--------------- ResNet-50 1x4d-bottleneck_transformation_3d, mine ---------------",
+        "[[2], [1, 1, 1], [1, 0, 1, 0], [1, 0, 1, 0, 1, 0], [0, 1, 0]]",
+        "[[1], [1, 1, 1], [1, 1, 1, 1], [1, 1, 1, 1, 1, 1], [1, 1, 1]]"]),
+    ({"MODEL__VIDEO_ARC_CHOICE": 1, "MODEL__MODEL_NAME": "resnet_video_org", "RESNETS__NUM_GROUPS": 2}, [
+        "resnet_video_org_test", "--------------- ResNet-50 2x4d-bottleneck_transformation_3d, mine ---------------",
+        "[[0], [0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0, 0, 0], [0, 0, 0]]",
+        "[[2], [1, 1, 1], [1, 1, 1, 1], [1, 1, 1, 1, 1, 1], [1, 1, 1]]"]),
+])
+def test_the_banner_of_depth_and_arcs(options, lines, caplog):
+    cfg = tiny_cfg(DATASET="mine", RESNETS__TRANS_FUNC="bottleneck_transformation_3d", **options)
+    model = create_model(cfg, "test")
+    with caplog.at_level(logging.INFO):
+        log_architecture(model, cfg, "test")
+    assert caplog.messages == lines
 
 
 def test_batch_norm_options_reach_their_layers():

@@ -115,6 +115,12 @@ def test_class_names_by_id(repo, tmp_path):
     assert read_class_names(tmp_path / "ids.json") == ["a", "b", "c"]
 
 
+@pytest.mark.parametrize(("name", "text"), [("ids.json", '{"b": 1, "a": 0}'), ("names.txt", "a\r\nb\r\n")])
+def test_class_names_with_a_byte_order_mark(name, text, tmp_path):
+    (tmp_path / name).write_text(text, encoding="utf-8-sig")
+    assert read_class_names(tmp_path / name) == ["a", "b"]
+
+
 @pytest.mark.parametrize(("name", "text", "message"), [
     ("ids.json", '{"b": 1, "c": 2}', "expected the ids 0 to 1, but no class has the id 0"),
     ("names.txt", "a\n\nb\n", "expected one class name per line, got nothing in line 2"),

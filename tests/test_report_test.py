@@ -1,6 +1,7 @@
 """tools/report_test.py: test results by class."""
 
 import csv
+import json
 import pickle
 import re
 import shutil
@@ -10,9 +11,11 @@ import cv2
 import h5py
 import numpy as np
 import pytest
+from limited_memory import run_limited
 
 import report_test
 from data.class_ids import read_class_names
+from formats.caffe2_pickle import load
 from reports.class_report import count_by_class
 from reports.video_scores import read_results, write_results
 from utils.errors import UserError
@@ -180,6 +183,80 @@ def test_errors_are_one_line(call_tool, six_classes, job, tmp_path):
         assert status == 1
         assert re.fullmatch(f"error: .*{expected}.*\n", errors), errors
     assert not list(tmp_path.glob("*.csv"))
+
+
+def nested(levels):
+    """Scores as lists within lists, each of them twice: a small pickle of 2 ** levels numbers."""
+    vector = [0.5, 0.5]
+    for _ in range(levels):
+        vector = [vector, vector]
+    return [[0, vector]]
+
+
+def repeated(clips, classes):
+    """One clip's scores over and over: a pickle of clips + classes numbers for clips x classes."""
+    return [[0, [0.5] * classes]] * clips
+
+
+def hollow(path, clips, classes):
+    """An HDF5 file whose scores are not there: each stands for zero."""
+    with h5py.File(path, "w") as file:
+        file.create_dataset("status", (clips,), "u1", fillvalue=1, chunks=(1000,))
+        file.create_dataset("video_indices", (clips,), "i8", chunks=(1000,))
+        file.create_dataset("scores", (clips, classes), "f4", chunks=(1000, classes), compression="gzip")
+
+
+@pytest.mark.parametrize(("make", "message"), [
+    (lambda path: path.write_bytes(pickle.dumps(nested(40))), r"expected a list of \[video index, list of scores\]"),
+    (lambda path: path.write_bytes(pickle.dumps([[0, row] for row in nested(40)[0][1]])), "expected a list of"),
+    (lambda path: path.write_bytes(pickle.dumps([*repeated(1, 4), *nested(40)])), "expected a list of"),
+    (lambda path: path.write_bytes(pickle.dumps(repeated(200_000, 100_000))),
+     "expected a file that holds its scores, got one of [0-9]+ bytes for 200000 x 100000"),
+    (lambda path: path.write_bytes(pickle.dumps(repeated(1, 300_000))), "expected scores of at most 2000 classes"),
+    (lambda path: hollow(path, 1_000_000, 400), "expected a file that holds its .*, got one of [0-9]+ bytes for"),
+])
+def test_a_small_file_does_not_fill_the_memory(repo, tmp_path, make, message):
+    path, truth = tmp_path / "results", write_truth(tmp_path / "truth.txt", [0] * 50_000)
+    make(path)
+    run = run_limited(repo / "tools/report_test.py", path, "--truth", truth)
+    assert (run.returncode, run.stderr.count("\n")) == (1, 1), run.stderr
+    assert re.match(f"error: {path}: {message}", run.stderr)
+    assert path.stat().st_size < 4 << 20
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("name", ["results_probs.pkl", "results_scores.h5"])
+def test_scores_that_are_not_finite(job, call_tool, tmp_path, name, value):
+    path, truth = tmp_path / name, write_truth(tmp_path / "truth.txt", [0, 1, 2])
+    shutil.copy(job.folder / name, path)
+    if name.endswith("h5"):
+        with h5py.File(path, "r+") as file:
+            file["scores"][np.flatnonzero(file["video_indices"][:] == 2)[:2], 3] = value
+    else:
+        rows = load(path)
+        for row in [row for row in rows if row[0] == 2][:2]:
+            row[1][3] = value
+        path.write_bytes(pickle.dumps(rows, protocol=2))
+    status, _, errors = call_tool(report_test, path, "--truth", truth)
+    assert (status, errors) == (1, f"error: {path}: expected finite scores, got NaN or infinity in 2 of 60 clips, the "
+                                   "first of video 2\n")
+
+
+@pytest.mark.parametrize("rows", [
+    [[0, [0.5, 0.5]], [1, [0.5]]], [[0, [0.5]], [1, [0.5, 0.5]]], [[0, "0123"]], [[0.5, [0.5]]], [["0", [0.5]]],
+    [[2**70, [0.5]]], [[0]], [[0, [0.5], 1]], [[0, 0.5]], [[0, [10**400]]], {"a": 1}, "text", [None],
+    [[0, {"a": 0.5}]], [[0, [[0.5]]]], [[0, np.zeros((2, 2))]],
+], ids=range(16))  # fmt: skip
+def test_lists_of_something_else(tmp_path, rows):
+    (tmp_path / "r.pkl").write_bytes(pickle.dumps(rows, protocol=2))
+    with pytest.raises(UserError, match=r"r.pkl: expected a list of \[video index, list of scores\], as in results_p"):
+        read_results(tmp_path / "r.pkl")
+
+
+def test_names_that_are_no_text(report, six_classes, tmp_path):
+    (tmp_path / "ids.json").write_text(json.dumps({f"\udcff$\\frac{i}$": i for i in range(6)}))
+    _, classes, _ = report(*six_classes, "--classes", tmp_path / "ids.json")
+    assert classes[0]["class"] == "\\udcff$\\frac0$"
 
 
 def test_an_unfinished_test_gives_a_warning(report, job, tmp_path):

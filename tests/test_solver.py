@@ -123,14 +123,29 @@ def test_small_changes_scale_without_being_logged(informed, ratio, logged):
     assert solver.history["pred_b"].tolist() == pytest.approx([ratio] * 2)
 
 
-def test_a_change_within_rounding_error_is_ignored():
+def test_a_change_within_rounding_error_is_applied_but_does_not_scale_the_history():
     solver = make(network())
     solver.set_lr(0.1, 0)
     solver.history["pred_b"].fill_(1)
     solver.set_lr(0.1 * (1 + 0.9e-7), 1)
+    assert solver.lr == 0.1 * (1 + 0.9e-7)
     assert solver.history["pred_b"].tolist() == [1, 1]
     solver.set_lr(0.1 * (1 + 3e-7), 2)
     assert solver.history["pred_b"].tolist() != [1, 1]
+
+
+def test_the_rate_is_the_policys_at_every_iteration_of_a_flat_warm_up():
+    """A warm-up from a float32 number to the next but one: every change is within rounding."""
+    start, end = np.float32(0.1), np.nextafter(np.nextafter(np.float32(0.1), np.float32(1)), np.float32(1))
+    cfg = load_config(None, ["SOLVER.BASE_LR", repr(float(end)), "SOLVER.WARMUP.WARMUP_ON", "True",
+                             "SOLVER.WARMUP.WARMUP_START_LR", repr(float(start)), "SOLVER.WARMUP.WARMUP_END_ITER", "6"])
+    solver = make(network())
+    applied = []
+    for it in range(8):
+        solver.set_lr(get_lr_at_iter(it, cfg), it)
+        applied.append(solver.lr)
+    assert applied == [get_lr_at_iter(it, cfg) for it in range(8)]
+    assert len(set(applied)) == 3
 
 
 def test_the_rate_of_the_file_is_the_old_rate(informed):

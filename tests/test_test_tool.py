@@ -72,6 +72,7 @@ def test_more_records_than_clips(caplog):
     assert [record.getMessage() for record in caplog.records] == [
         "The test data have 6 records; 2 videos (TEST.DATASET_SIZE) of 2 clips (TEST.NUM_TEST_CLIPS) have 4: is this "
         "the LMDB of another test?", "Video id 0 have been seen. Skip."]
+    assert {record.levelname for record in caplog.records} == {"WARNING"}
 
 
 def test_fewer_records_than_clips_are_taken_again():
@@ -210,6 +211,16 @@ def test_the_report_says_what_was_tested(test, job, options, expected):
     assert output.index("top-5 accuracy") < output.index(line)
 
 
+def test_scores_beyond_all_numbers(job, tmp_path, call_tool):
+    blobs = load(job.weights)["blobs"]
+    dump(blobs | {"pred_w": np.sign(blobs["pred_w"]) * np.float32(3e38)}, tmp_path / "w.pkl")
+    words = legacy_run.words(job.data, tmp_path, TEST__PARAMS_FILE=tmp_path / "w.pkl")
+    status, _, errors = call_tool(test_net_video, *words)
+    assert (status, errors) == (1, f"error: {tmp_path}/w.pkl: expected weights that give finite numbers, got NaN or "
+                                   f"infinity for {job.data}/tall.mp4: are the options those of the training?\n")
+    assert not (tmp_path / "results_probs.pkl").exists()
+
+
 def test_scores_before_the_softmax(test):
     _, probabilities = test(TEST__NUM_TEST_CLIPS=1)
     output, scores = test(TEST__NUM_TEST_CLIPS=1, TEST__OUTPUT_NAME="pred")
@@ -218,6 +229,21 @@ def test_scores_before_the_softmax(test):
     # One position is left of 224 pixels: the softmax of the scores is the probabilities.
     powers = np.exp(scores)
     np.testing.assert_allclose(powers / powers.sum(1, keepdims=True), probabilities, rtol=1e-4)
+
+
+def test_any_blob_may_be_the_output(test, job):
+    """As features they are the same as those of the classifier's input: its scores are those of the network."""
+    _, scores = test(TEST__NUM_TEST_CLIPS=1, TEST__OUTPUT_NAME="pred")
+    output, features = test(TEST__NUM_TEST_CLIPS=1, TEST__OUTPUT_NAME="pool5")
+    assert "top-1 accuracy: " in output  # of the largest feature, as for any vector
+    blobs = load(job.weights)["blobs"]
+    features, scores = (np.array([vector for _, vector in rows]) for rows in (features, scores))
+    assert features.shape == (2, 2048)
+    classified = features @ blobs["pred_w"].reshape(10, 2048).T + blobs["pred_b"]
+    np.testing.assert_allclose(classified, scores, rtol=0, atol=1e-4 * abs(scores).max())
+    _, positions = test(TEST__NUM_TEST_CLIPS=3, TEST__OUTPUT_NAME="pool5", TEST__TEST_FULLY_CONV=True,
+                        TRAIN__JITTER_SCALES="[256,256]", TEST__SCALE=256)
+    assert np.shape([vector for _, vector in positions]) == (6, 2048 * 2 * 2)
 
 
 def test_without_truth_no_report(test):

@@ -26,6 +26,13 @@ PERCENT = r"(?:  \d| \d\d|\d{3})\.\d{3}"  # {:7.3f}
 LOSS = r"(?: \d|\d\d)\.\d{4}"  # {:7.4f}
 ETA = r"(?:\d+ days?, )?\d+:\d\d:\d\d"
 KINDS = {
+    "test iterations": RECORD + r"Test iters: \d+",
+    "network": RECORD + r"--------------- ResNet-50 1x4d-bottleneck_transformation_3d,  ---------------",
+    "layers over time": rf"(?:{RECORD})?\[\[\d\](?:, \[\d(?:, \d)+\]){{4}}\]",
+    "start": RECORD + r"------------- Training model\.\.\. -------------",
+    "weights of a test": RECORD + r"Initializing from pre-trained file for test\.\.\.",
+    "weights file": RECORD + r"Initializing model params from file: \S+",
+    "blob": RECORD + r"(\w+) loaded from weights file into: gpu_0/\1 \(\d+,(?: \d+(?:, \d+)*)?\)",
     "flops": RECORD + r"Total conv/fc/matMul FLOPs: \d+\.\d+\(e9\)",
     "params": RECORD + r"Total conv/fc params: \d+\.\d+\(e6\)",
     "train": rf"\| Train ETA: {ETA} LR: \d\.\d{{8}}  Iters \[\d+/\d+\] \[\d+\.\d\dep\]  Time \d+\.\d{{3}}  "
@@ -208,7 +215,7 @@ def test_the_newest_checkpoint_is_tested_when_nothing_is_left_to_train(job, tmp_
 
 def test_a_nan_loss_ends_the_run(job, tmp_path, call_tool):
     contents = load(job.weights)
-    contents["blobs"]["pred_b"][:] = np.nan
+    contents["blobs"]["pred_w"] = np.sign(contents["blobs"]["pred_w"]) * np.float32(3e38)  # the scores are not finite
     checkpoint = tmp_path / "checkpoints/c2_model_iter4.pkl"
     checkpoint.parent.mkdir()
     dump(contents, checkpoint)

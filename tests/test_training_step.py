@@ -6,14 +6,15 @@ import pytest
 import torch
 from test_inference import filled
 from test_models import clips
+from torch._inductor import config as inductor
 from torch.nn import functional as F
 
 from engine.replicas import Replicas, forward_backward
 from models.affinities import DotProduct
 from models.compilation import compiled_for_training
+from models.convolution import Conv3d
 from models.nonlocal_helper import NonLocalBlock
 from models.precision import autocast, set_precision
-from models.resnet_helper import TemporalConv
 
 
 def plain_block(block, x):
@@ -103,7 +104,7 @@ def test_bfloat16_step_is_close_to_float32_and_keeps_float32_weights():
 @pytest.mark.parametrize("frames", [1, 2, 3, 4, 5])
 def test_gradients_are_right_for_clips_shorter_than_the_kernel(kernel, stride, frames):
     torch.manual_seed(0)
-    convolution = TemporalConv(16, 8, kernel, stride, tuple(k // 2 for k in kernel), bias=False)
+    convolution = Conv3d(16, 8, kernel, stride, tuple(k // 2 for k in kernel), bias=False)
     x = torch.randn(2, 16, frames, 13, 13).contiguous(memory_format=torch.channels_last_3d)
     towards = torch.randn_like(convolution(x))
 
@@ -161,3 +162,19 @@ def test_only_long_training_runs_on_gpus_are_compiled_by_default(caplog):
     assert not is_compiled(cuda, recomputing=True)
     assert not is_compiled(cuda, "never")
     assert is_compiled(cpu, "always", iterations=100, recomputing=True)
+
+
+def test_a_training_step_without_a_compiler(monkeypatch, caplog, tmp_path):
+    """One line, and the step of the network as it is; no other network is affected."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    expected = step(filled("train"))
+    model = filled("train")
+    without = inductor.patch({"cpp.cxx": (str(tmp_path / "no-compiler"),)})
+    with without, caplog.at_level(logging.WARNING):
+        network = compiled_for_training(model, "always", 1, False, torch.device("cpu"))
+        results, gradients, _ = step(network)
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "cannot be compiled" in caplog.text and "\n" not in caplog.records[0].getMessage()
+    assert torch.equal(results, expected[0])
+    assert all(torch.equal(gradients[f"network.{name}"], gradient) for name, gradient in expected[1].items())
+    assert torch._dynamo.config.suppress_errors is False

@@ -157,18 +157,35 @@ def test_the_format(tmp_path, fingerprint, skips):
     """Files outlive versions of the program: this one's form is fixed."""
     file = tmp_path / "counts.txt"
     known = VideoFacts(280, None, skips, reorder=2, turn=(0, 1, -1, 0), remarks={"rate": "60 frames a second"},
-                       format="avi")
+                       format="avi", length=281)
     VideoFactsCache(file).put("a b.mp4", fingerprint, known)
-    assert file.read_bytes() == line("a b.mp4", [5, fingerprint.modified, False],
-                                     [280, None, skips, 2, False, [0, 1, -1, 0], {"rate": "60 frames a second"}, "avi"])
-    assert VideoFactsCache(file).get("a b.mp4", fingerprint) == known
+    content = [280, None, skips, 2, False, [0, 1, -1, 0], {"rate": "60 frames a second"}, "avi", 281]
+    assert file.read_bytes() == line("a b.mp4", [5, fingerprint.modified, False], content)
+    read = VideoFactsCache(file).get("a b.mp4", fingerprint)
+    assert read == known and read.length == 281
+    file.write_bytes(line("a b.mp4", [5, fingerprint.modified, False], content[:-1]))  # as before there were lengths
+    read = VideoFactsCache(file).get("a b.mp4", fingerprint)
+    assert read == known and read.length is None
 
 
 @pytest.mark.parametrize("entry", [
     ("v.mp4", 5, 1, 280, "damage"), ("v.mp4", 5, 1, 280, None, True), ("v.mp4",), (), ("v.mp4", [5], [280, None]),
     ("v.mp4", [5, 1, False], ["280", None]), ("v.mp4", [5, 1, False], {"count": 3}), ("v.mp4", None, None),
     (["v.mp4"], [5, 1, False], [280, None]), ("v.mp4", [5, 1, False], [280, None, None, 0, False, None, []]),
-    ("v.mp4", [5, 1, False], [280, None, None, 0, False, [1], {}]), ({}, {}, {}),
+    ("v.mp4", [5, 1, False], [280, None, None, 0, False, [1], {}]), ({}, {}, {}), (["v.mp4"] * 4,), (None, 1, 2),
+    ("v.mp4", [5, 1, False], "text"), ("v.mp4", [5, 1, False], [280.0, None]), ("v.mp4", [5, 1, False], [True, None]),
+    ("v.mp4", [5, 1, False], [-280, None]), ("v.mp4", [5, 1, False], [10**30, None]),
+    ("v.mp4", [5, 1, False], [280, None, True, -1]), ("v.mp4", [5, 1, False], [280, None, True, 1 << 70]),
+    ("v.mp4", [5, 1, False], [280, None, 1]), ("v.mp4", [5, 1, False], [280, 3]),
+    ("v.mp4", [5, 1, False], [280, None, None, 0, False, ["0", "1", "-1", "0"]]),
+    ("v.mp4", [5, 1, False], [280, None, None, 0, False, [0, 7, 7, 0]]),
+    ("v.mp4", [5, 1, False], [280, None, None, 0, False, [[], {}, 1, 0]]),
+    ("v.mp4", [5, 1, False], [280, None, None, 0, False, None, {"long": 3}]),
+    ("v.mp4", [5, 1, False], [280, None, True, 0, False, None, {}, "hls"]),  # would be followed to other files
+    ("v.mp4", [5, 1, False], [280, None, True, 0, False, None, {}, "avi,concat"]),
+    ("v.mp4", [5, 1, False], [280, None, True, 0, False, None, {}, "avi", "280"]),
+    ("v.mp4", [5, 1, False], [280, None, True, 0, False, None, {}, "avi", 280, 1, 2, 3]),
+    ("v.mp4", [5, 1, False], [float("nan"), None]), ("v.mp4", [float("inf"), 1, False], [280, None, None]),
 ])  # fmt: skip
 def test_lines_of_another_shape_are_passed_over(tmp_path, entry):
     """As another version may have written them."""
@@ -179,7 +196,10 @@ def test_lines_of_another_shape_are_passed_over(tmp_path, entry):
     assert facts.get("sound.mp4", Fingerprint(5, 1)) == VideoFacts(280, None)
 
 
-@pytest.mark.parametrize("content", [b"3", b"null", b'"text"', b"[", b"{}", b"\xff"])
+@pytest.mark.parametrize("content", [
+    b"3", b"null", b'"text"', b"[", b"{}", b"\xff", b"[" * 100_000, b"[" * 900 + b"]" * 900, b"1" * 10_000, b"[1e999]",
+    json.dumps([video_facts.DECODER, "v.mp4", [5, 1, False], [280, "x" * (2 << 20)]]).encode(),
+], ids=range(11))  # fmt: skip
 def test_lines_that_are_no_entries(tmp_path, content):
     (tmp_path / "counts.txt").write_bytes(b"\n%08x %s" % (zlib.crc32(content), content))
     assert VideoFactsCache(tmp_path / "counts.txt").get("v.mp4", Fingerprint(5, 1)) is None

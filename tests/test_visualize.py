@@ -7,9 +7,10 @@ import cv2
 import numpy as np
 import pytest
 
-from reports.log_parser import Log, TrainLine
+from reports.attention_pictures import Attention, draw_clip
+from reports.log_parser import Log, TrainLine, read_log
 from utils.errors import UserError
-from utils.visualize import log_names, plot_logs, smooth
+from utils.visualize import as_label, log_names, plot_confusion, plot_logs, smooth
 
 
 def make_log(loss):
@@ -55,6 +56,27 @@ def test_a_log_without_lines_is_an_error(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_names_that_are_no_formulas(tmp_path):
+    names = ["a$b", "$\\frac{$", "_hidden", "x" * 5000, "\udcff.log", "", "line\nbreak", "50 % {} \\"]
+    plot_logs({name: make_log(1.0) for name in names}, tmp_path / "a.png")
+    plot_confusion(np.eye(len(names), dtype=int), names, tmp_path / "b.png")
+    clip = np.zeros((2, 32, 32, 3), np.uint8)
+    attention = Attention((0, 1, 1), np.ones((2, 2, 2)) / 8, (0, 0, 0), (1, 16, 16), 3)
+    for number, name in enumerate(names[1:6:3]):
+        draw_clip(tmp_path / f"{number}.png", clip, ["frame 0", "frame 1"], [attention], name, "both")
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_as_label():
+    assert as_label("a$b \udcff") == "a$b \\udcff"
+    assert as_label("x" * 60) == "x" * 60 and as_label("x" * 61) == "x" * 59 + "\u2026"
+
+
+def test_a_confusion_of_thousands_of_classes(tmp_path):
+    plot_confusion(np.eye(1500, dtype=int), [f"class {i}" for i in range(1500)], tmp_path / "a.png")
+    assert 1500 < max(cv2.imread(str(tmp_path / "a.png")).shape) < 2000
+
+
 def test_smooth_is_the_mean_over_the_last_values():
     assert smooth([1, 2, 3, 4, 5], 1).tolist() == [1, 2, 3, 4, 5]
     assert smooth([1, 2, 3, 4, 5], 2).tolist() == [1, 1.5, 2.5, 3.5, 4.5]
@@ -76,6 +98,41 @@ def test_command(repo, tmp_path):
     assert result.returncode == 0, result.stderr
     assert result.stdout == f"Curves saved to: {tmp_path}/curves.png\n"
     assert has_color(cv2.imread(str(tmp_path / "curves.png")), BLUE)
+
+
+ENDLESS = "9" * 5000
+JUNK = [
+    f"| Train ETA: 0:00:01 LR: 0.10000000  Iters [{ENDLESS}/{ENDLESS}] [1.00ep]  Time 0.500  Loss  1.0000  "
+    "top1  60.000 top5  20.000",
+    f"| Train ETA: 0:00:01 LR: 0.10000000  Iters [7/100] [1.00ep]  Time 0.500  Loss {ENDLESS}.0000  top1  60.000 top5  "
+    "20.000",
+    "| Train ETA: 0:00:01 LR: 0.10000000  Iters [8/100] [1.00ep]  Time 0.500  Loss inf  top1  -inf top5  -nan",
+    f"| Train ETA: 0:00:01 LR: 0.10000000  Iters [9/100] [1.00ep]  Time 0.500  Loss {'9' * 40}.0000  top1  60.000 "
+    "top5  20.000",
+    f"* Finished #iters [{ENDLESS}|500500]: top1: 1.000 top5: 1.000",
+    f"json_stats: {{\"currentIter\": {ENDLESS}}}", f"json_stats: {{\"currentIter\": {'9' * 400}, \"test_err\": 3}}",
+    "json_stats: {\"currentIter\": true, \"test_err\": 3}", "json_stats: {\"currentIter\": -5, \"test_err\": 3}",
+    f"json_stats: {{\"currentIter\": 10, \"test_err\": {'9' * 400}, \"test_err5\": 1e999}}",
+    "json_stats: {\"currentIter\": 20, \"test_err\": null, \"test_err5\": NaN}",
+    "json_stats: {\"currentIter\": 30, \"test_err\": \"many\", \"test_err5\": [1]}",
+    "json_stats: {\"currentIter\": 40, \"a\": " + "[" * 30_000 + "]" * 30_000 + "}",
+    f"[INFO: a.py:    1]: Num of empty videos: {ENDLESS}", f"INFO:a:top-1 accuracy: {ENDLESS}.00 percent",
+    f"0/1 iter (1/{ENDLESS} videos): Time: 0.500 (ETA: 0:00:00). ID: [{ENDLESS}]",
+    "json_stats: {" + "x" * 3_000_000,
+]
+
+
+def test_a_log_of_numbers_without_end(repo, tmp_path):
+    good = ("| Train ETA: 0:00:01 LR: 0.10000000  Iters [{}/100] [1.00ep]  Time 0.500  Loss  1.0000  top1  6.000 top5  "
+            "2.000")
+    log = tmp_path / "a$b$ \udcff.log"
+    log.write_text("\n".join([good.format(5), *JUNK, good.format(50), ""]))
+    found = read_log(log)
+    assert [line.iteration for line in found.train] == [5, 8, 9, 50]
+    assert [stats["currentIter"] for stats in found.evaluations] == [10, 20, 30]
+    result = plot_log(repo, log, "--output", tmp_path / "curves.png")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert cv2.imread(str(tmp_path / "curves.png")) is not None
 
 
 def test_the_command_reports_errors_in_one_line(repo, tmp_path):

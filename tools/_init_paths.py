@@ -1,6 +1,14 @@
-"""Adds lib/ to the path, so that the tools run from any folder without PYTHONPATH."""
+"""Adds lib/ to the path, so that the programs run from any folder without PYTHONPATH, and checks the version of Python.
+
+Every program imports it first, so that Python 3.6 or later gets as far as this. The programs name its folder
+themselves: with PYTHONSAFEPATH Python does not look for modules there.
+"""
 
 import sys
 from pathlib import Path
+
+if sys.version_info < (3, 11):  # noqa: UP036
+    sys.exit("error: expected Python 3.11 or later, got {}.{}.{} ({}): see INSTALL.md".format(
+        *sys.version_info[:3], sys.executable))
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "lib"))

@@ -14,13 +14,14 @@ What that reveals is remembered in frame_counts.txt, in CHECKPOINT.DIR (where a 
 or LMDB: a second check decodes only what is new.
 """
 
-import _init_paths  # noqa: F401, I001  (puts lib/ on the path)
-
-import argparse
-import json
-import os
 import sys
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+import _init_paths  # noqa: F401, I001  (lib/ on the path, a Python that is new enough)
+
+import argparse
+import os
 
 from core.config import load_config
 from data.dataset_check.check import Decoding, Limits, check_splits
@@ -28,6 +29,7 @@ from data.dataset_check.findings import REMARKS, Findings
 from data.dataset_check.splits import Split, lmdb_split
 from engine.dataset_check import SPLITS, configured_splits, facts_file, limits_of
 from utils import cli
+from utils.collections import to_json
 from utils.files import atomic_write
 
 EXAMPLES = 5  # of each kind of finding, in the report for people
@@ -61,8 +63,7 @@ def report(summary, findings, remarks):
     if remarks:
         print("Unusual, but sound:")
     for line in (*remarks.lines(EXAMPLES), *findings.lines(EXAMPLES)):
-        # File names can be any bytes.
-        print(line.encode("utf-8", "backslashreplace").decode())
+        print(line)
     total = sum(findings.counts.values())
     print(f"{total} findings" if total else "Nothing wrong found")
 
@@ -116,8 +117,8 @@ def main():
     report(summary, findings, remarks)
     if args.json:
         with atomic_write(args.json, "w", encoding="utf-8") as file:
-            json.dump({"clean": not findings, **summary, "findings": findings.as_dict(),
-                       "remarks": remarks.as_dict()}, file, indent=1)
+            file.write(to_json({"clean": not findings, **summary, "findings": findings.as_dict(),
+                                "remarks": remarks.as_dict()}, indent=1))
     return 1 if findings else 0
 
 

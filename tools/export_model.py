@@ -13,7 +13,11 @@ read back and run on random clips: if its scores differ from the network's by mo
 exit status is not 0.
 """
 
-import _init_paths  # noqa: F401, I001  (puts lib/ on the path)
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+import _init_paths  # noqa: F401, I001  (lib/ on the path, a Python that is new enough)
 
 import argparse
 

@@ -8,7 +8,11 @@ Clips and crops are those of the test tool, with the same options: a row for eac
 position in time; or with --average a row for each video. Run the same command again to resume an interrupted run.
 """
 
-import _init_paths  # noqa: F401, I001  (puts lib/ on the path)
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+import _init_paths  # noqa: F401, I001  (lib/ on the path, a Python that is new enough)
 
 from utils.stopping import stop_when_asked
 

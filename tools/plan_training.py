@@ -9,11 +9,16 @@ the number of epochs. The last line has the KEY VALUE words to append to the com
 fewer devices than NUM_GPUS, no change is needed: NUM_GPUS counts replicas, not devices.
 """
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+import _init_paths  # noqa: F401, I001  (lib/ on the path, a Python that is new enough)
+
 import argparse
 import shlex
 from collections.abc import Iterator
 
-import _init_paths  # noqa: F401
 from core.config import load_config
 from engine.training_plan import plan_training
 from utils import cli

@@ -4,9 +4,14 @@
     python tools/plot_log.py data/checkpoints/run_i3d_nlnet_400k/log.txt [LOG ...] [--output curves.png]
 """
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+import _init_paths  # noqa: F401, I001  (lib/ on the path, a Python that is new enough)
+
 import argparse
 
-import _init_paths  # noqa: F401
 from reports.log_parser import read_log
 from utils.cli import run
 from utils.errors import UserError

@@ -8,14 +8,16 @@ space) are averaged. A video that cannot be read is reported in one line, and th
 only if every video was scored.
 """
 
-import _init_paths  # noqa: F401, I001  (puts lib/ on the path)
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+import _init_paths  # noqa: F401, I001  (lib/ on the path, a Python that is new enough)
 
 import argparse
 import contextlib
 import logging
 import re
-import sys
-from pathlib import Path
 
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
@@ -100,7 +102,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config_file", metavar="YAML", help="file of options")
     parser.add_argument("--video", nargs="+", required=True, action="extend", metavar="FILE_OR_FOLDER",
-                        help="videos; of a folder, all files below it that have the suffix of a video")
+                        help="videos; of a folder, all files below it, links followed, that have the suffix of a video")
     parser.add_argument("--views", type=parse_views, default=(10, 3), metavar="CLIPSxCROPS",
                         help="clips spread over the video, each cut into 3 crops of TRAIN.JITTER_SCALES[0] (as "
                              "TEST.TEST_FULLY_CONV), 6 (..._FLIP: and their mirror images), or 1 of 224 in the centre; "

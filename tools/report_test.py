@@ -7,17 +7,20 @@ Prints the report of the test tool, and writes per_class.csv (accuracies of ever
 of its videos were assigned to) and confusion.png (the whole matrix).
 """
 
-import _init_paths  # noqa: F401, I001  (puts lib/ on the path)
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+import _init_paths  # noqa: F401, I001  (lib/ on the path, a Python that is new enough)
 
 import argparse
-from pathlib import Path
 
 import numpy as np
 
 from data.class_ids import read_class_names
 from data.lists import read_list
 from utils import cli
-from reports.class_report import count_by_class, write_class_table
+from reports.class_report import MOST_CLASSES, count_by_class, write_class_table
 from utils.errors import UserError
 from utils.files import make_folder
 from reports.video_scores import read_results, score_videos
@@ -50,6 +53,8 @@ def main() -> None:
     args = parser.parse_args()
     cli.setup_logging()
     video_ids, scores = read_results(args.scores)
+    if scores.shape[1] > MOST_CLASSES:
+        raise UserError(f"{args.scores}: expected scores of at most {MOST_CLASSES} classes, got {scores.shape[1]}")
     labels = read_labels(args.truth, args.scores, video_ids, scores.shape[1])
     names = list(map(str, range(scores.shape[1])))
     if args.classes:

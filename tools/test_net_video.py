@@ -4,7 +4,11 @@
     python tools/test_net_video.py --config_file configs/F.yaml TEST.PARAMS_FILE W.pkl TEST.TEST_FULLY_CONV True
 """
 
-import _init_paths  # noqa: F401, I001  (puts lib/ on the path)
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+import _init_paths  # noqa: F401, I001  (lib/ on the path, a Python that is new enough)
 
 from utils.stopping import stop_when_asked
 
@@ -12,7 +16,6 @@ if __name__ == "__main__":
     stop_when_asked()  # from here on, as the imports below take seconds
 
 import argparse
-import sys
 
 from core.config import load_config, log_options_without_effect
 from engine.launcher import launch

@@ -4,7 +4,11 @@
     python tools/train_net_video.py --config_file configs/F.yaml [KEY VALUE]...
 """
 
-import _init_paths  # noqa: F401, I001  (puts lib/ on the path)
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+import _init_paths  # noqa: F401, I001  (lib/ on the path, a Python that is new enough)
 
 from utils.stopping import stop_when_asked
 
@@ -13,7 +17,6 @@ if __name__ == "__main__":
 
 import argparse
 import logging
-import sys
 
 from core.config import load_config
 from engine.launcher import launch

@@ -9,12 +9,15 @@ short side is TEST.SCALE pixels, and the square of TRAIN.JITTER_SCALES[0] in the
 the points with the most concentrated attention (the smallest entropy) are chosen, a quarter of the frame apart.
 """
 
-import _init_paths  # noqa: F401, I001  (puts lib/ on the path)
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+import _init_paths  # noqa: F401, I001  (lib/ on the path, a Python that is new enough)
 
 import argparse
 import logging
 import re
-import sys
 
 from core.config import load_config
 from engine.attention import AttentionRequest, visualize

@@ -1,9 +1,10 @@
 """Assigning values to options by dotted key: the key must exist, and the type must be the default's."""
 
+import ast
 import copy
 import difflib
-import math
 import sys
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -33,12 +34,26 @@ def option_values(values: dict, group: dict | None = None, prefix: str = "") -> 
 
 
 def set_options(cfg: AttrDict, values: list[tuple[str, Any]], source: str) -> None:
-    """Assign all values (dotted key, value), or none of them. Raises ConfigError, which names `source`."""
-    checked = [(key, _converted(key, value, source)) for key, value in values]
+    """Assign all values (dotted key, value), or none of them. Raises ConfigError, which names `source`.
+
+    Text is evaluated as a Python literal, wherever it comes from, and stays text if it is not one.
+    """
+    checked = [(key, _converted(key, _evaluated(value), source)) for key, value in values]
     for key, value in checked:
         *groups, name = key.split(".")
         group = value_at(cfg, ".".join(groups)) if groups else cfg
         group[name] = value
+
+
+def _evaluated(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", SyntaxWarning)  # a path such as '\d'
+            return ast.literal_eval(value)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return value
 
 
 def _converted(key: str, value: Any, source: str) -> Any:
@@ -57,6 +72,8 @@ def _converted(key: str, value: Any, source: str) -> Any:
         return copy.deepcopy(value)
     if isinstance(default, float) and type(value) is int and abs(value) <= sys.float_info.max:
         return float(value)
+    if type(default) is int and isinstance(value, bool):
+        return int(value)
     expected = f"{type(default).__name__}, as of the default {default!r}"
     raise ConfigError(f"{what}: expected {expected}{_hint(value, default)}")
 
@@ -78,13 +95,6 @@ def _name(key: str) -> str:
 
 
 def _hint(value: Any, default: Any) -> str:
-    if isinstance(default, float) and isinstance(value, str):
-        try:
-            number = float(value)
-        except ValueError:
-            return ""
-        # YAML 1.1 reads 1e-4 as text.
-        return f" (written {number:.1e})" if math.isfinite(number) else ""
     if isinstance(default, str) and isinstance(value, (int, float)):
         return f""" (in quotes: "'{shown(value)}'")"""
     if isinstance(default, list) and isinstance(value, tuple):

@@ -9,13 +9,10 @@ returns a new configuration. The legacy way, a global that is filled in place, w
     from core.config import config as cfg, cfg_from_file, cfg_from_list, assert_and_infer_cfg
 """
 
-import ast
 import logging
 import pprint
-import warnings
 from collections.abc import Iterable, Sequence
 from itertools import accumulate, pairwise
-from typing import Any
 
 from core.assignment import is_option, option_values, set_options
 from core.defaults import OPTIONS, default_config
@@ -48,7 +45,10 @@ def load_config(config_file: StrPath | None = None, opts: Iterable[str] = ()) ->
 
 
 def cfg_from_file(filename: StrPath, cfg: AttrDict = config) -> None:
-    """Set the options of a YAML file in `cfg`. Raises ConfigError and then leaves `cfg` unchanged."""
+    """Set the options of a YAML file in `cfg`. Raises ConfigError and then leaves `cfg` unchanged.
+
+    Text is evaluated as on the command line: 1e-3, which YAML 1.1 reads as text, is a number, and None is null.
+    """
     options = read_yaml(filename)
     if options is None:  # an empty file
         return
@@ -65,7 +65,7 @@ def cfg_from_list(opts: Iterable[str], cfg: AttrDict = config) -> None:
     """
     words = list(opts)
     _check_words(words)
-    options = [(str(key), _literal(value)) for key, value in zip(words[::2], words[1::2], strict=True)]
+    options = [(str(key), value) for key, value in zip(words[::2], words[1::2], strict=True)]
     set_options(cfg, options, source="command line")
 
 
@@ -82,17 +82,6 @@ def _check_words(words: Sequence[str]) -> None:
         stray = next((word for word in words[::2] if not is_option(word)), words[-1])
         what = "has no value" if is_option(stray) else "is not a KEY"
         raise ConfigError(f"command line: expected pairs of KEY VALUE, got {len(words)} words; {shown(stray)} {what}")
-
-
-def _literal(word: Any) -> Any:
-    if not isinstance(word, str):
-        return word
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", SyntaxWarning)  # a path such as '\d'
-            return ast.literal_eval(word)
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        return word
 
 
 def assert_and_infer_cfg(cfg: AttrDict = config) -> None:

@@ -1,8 +1,8 @@
 """Every option, declared once: default, bounds, choices and meaning. Adding an option means adding one entry here.
 
 Choices that belong to an implementation are listed with it and checked there: MODEL.MODEL_NAME, MODEL.VIDEO_ARC_CHOICE,
-MODEL.DEPTH, RESNETS.TRANS_FUNC, NONLOCAL.AFTER, NONLOCAL.AFFINITY and NONLOCAL.REACH (models.model_builder_video), and
-SOLVER.LR_POLICY (utils.lr_policy).
+MODEL.DEPTH, RESNETS.TRANS_FUNC, NONLOCAL.AFTER, NONLOCAL.AFFINITY, NONLOCAL.REACH and TEST.OUTPUT_NAME
+(models.model_builder_video), and SOLVER.LR_POLICY (utils.lr_policy).
 """
 
 import copy
@@ -109,8 +109,8 @@ OPTIONS: OptionGroup = {
         "SCALE": Option(256, "Short side in pixels.", low=1),
         "CROP_SIZE": Option(224, "Never read, not even by legacy, which tests at TRAIN.CROP_SIZE.", unused=True),
         "OUTPUT_NAME": Option(
-            "pred", "What is summed over the clips: pred (scores) or softmax (probabilities).",
-            choices=("pred", "softmax")),
+            "pred", "What is summed over the clips: pred (scores), softmax (probabilities), or any other blob of the "
+            "network, e.g. pool5."),
         "TEST_FULLY_CONV": Option(False, "Test on three crops of TRAIN.JITTER_SCALES[0]."),
         "TEST_FULLY_CONV_FLIP": Option(False, "Test on six crops: those three and their mirror images."),
         "TEST_FULL_SIZE": Option(

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from utils.errors import UserError
 
+_UTF8 = "utf-8-sig"  # also with a byte order mark, as Windows programs write it
+
 
 def read_class_ids(path: str | os.PathLike) -> dict[str, int]:
     """Read a JSON object {class name: id}.
@@ -19,7 +21,7 @@ def read_class_ids(path: str | os.PathLike) -> dict[str, int]:
         UserError: the file cannot be read, has other contents, or two names are equal or share an id.
     """
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(path, encoding=_UTF8) as file:
             # As pairs, to detect a name that occurs twice.
             pairs = json.load(file, object_pairs_hook=list)
     except OSError as error:
@@ -65,7 +67,7 @@ def _class_names(path):
             raise UserError(f"{path}: expected the ids 0 to {len(ids) - 1}, but no class has the id {gap}")
         return names
     try:
-        names = Path(path).read_text(encoding="utf-8").splitlines()
+        names = Path(path).read_text(encoding=_UTF8).splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot read the class names: {getattr(error, 'strerror', None) or error}") from error
     names = [name.strip() for name in names]

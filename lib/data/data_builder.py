@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from data.lists import read_list
-from data.records import SPATIAL_POSITIONS
+from data.lists import origin_of, read_list
+from data.records import SPATIAL_POSITIONS, label_problem
 from data.sources import TestSource, open_test_source, open_train_source
 from data.test_loader import TestClips, TestLoader
 from data.test_protocol import TestProtocol
@@ -47,9 +47,12 @@ def val_loader(cfg: AttrDict, replicas, bad_videos: BadVideos, first_record: int
 
 
 def _random_clips(cfg, replicas, bad_videos, split, purpose, batch_size, first_record):
-    train = cfg.TRAIN
+    train, source = cfg.TRAIN, open_train_source(cfg.DATADIR, split, cfg.RNG_SEED, shuffle=purpose == "train")
+    if purpose == "train" and (label := source.only_label()) is not None:
+        logger.warning("The training data (%s in %s) seem to be of class %d alone: nothing can be learned from them",
+                       split, cfg.DATADIR, label)
     return TrainLoader(
-        source=open_train_source(cfg.DATADIR, split, cfg.RNG_SEED, shuffle=purpose == "train"),
+        source=source,
         clips=TrainClips(train.VIDEO_LENGTH, train.SAMPLE_RATE, train.CROP_SIZE, tuple(train.JITTER_SCALES)),
         batch_size=batch_size,
         replicas=replicas.total,
@@ -136,7 +139,12 @@ def read_ground_truth(cfg: AttrDict) -> np.ndarray | None:
     if len(truth) != cfg.TEST.DATASET_SIZE:
         raise UserError(f"{cfg.FILENAME_GT}: expected TEST.DATASET_SIZE {cfg.TEST.DATASET_SIZE} lines, "
                         f"got {len(truth)}")
-    return np.array([truth.label(i) for i in range(len(truth))])
+    labels = [truth.label(i) for i in range(len(truth))]
+    classes = cfg.MODEL.NUM_CLASSES
+    for number, label in enumerate(labels, start=1):
+        if problem := label_problem(label, classes):
+            raise UserError(f"{cfg.FILENAME_GT}:{number}: {problem} (MODEL.NUM_CLASSES {classes})")
+    return np.array(labels)
 
 
 def warn_of_missing_test_data(cfg: AttrDict) -> None:
@@ -145,7 +153,8 @@ def warn_of_missing_test_data(cfg: AttrDict) -> None:
     if not test.is_dir() and not test.with_suffix(".txt").is_file():
         logger.warning("The test after training needs %s, which is not there yet", test)
     if cfg.FILENAME_GT is not None and not Path(cfg.FILENAME_GT).is_file():
-        logger.warning("The test after training needs FILENAME_GT %s, which is not there yet", cfg.FILENAME_GT)
+        logger.warning("The test after training needs FILENAME_GT %s, which is not there yet%s", cfg.FILENAME_GT,
+                       origin_of(cfg.FILENAME_GT))
 
 
 class Preprocessor:

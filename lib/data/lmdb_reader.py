@@ -32,7 +32,7 @@ class Lmdb:
         if not data.is_file():
             raise UserError(f"{folder} is not an LMDB: it has no data.mdb")
         try:
-            self._env = lmdb.open(str(folder), readonly=True, lock=False, readahead=False, max_spare_txns=32)
+            self._env = lmdb.open(os.fsencode(folder), readonly=True, lock=False, readahead=False, max_spare_txns=32)
         except lmdb.Error as error:
             raise UserError(f"{folder} is not a readable LMDB: {error}") from None
         # Kept open: if another file takes the name, this one is still the one that is read.

@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from data.lists import iter_list, open_list
 from data.records import encode_test_clip, encode_test_video, encode_train
+from utils import cli
 from utils.errors import UserError
 from utils.files import clear_leftovers, make_folder, sync_folder, temporary_folder
 
@@ -89,7 +90,7 @@ def _write(folder, lines, name, items_of, sorted_keys):
     items = items_of(iter_list(lines, name))
     # No other process knows the folder yet, so neither locks nor a sync at every commit are needed.
     with (
-        lmdb.open(str(folder), map_size=_MAP_SIZE, mode=0o666, lock=False, sync=False) as environment,
+        lmdb.open(os.fsencode(folder), map_size=_MAP_SIZE, mode=0o666, lock=False, sync=False) as environment,
         tqdm(total=os.fstat(lines.fileno()).st_size, unit="B", unit_scale=True, desc=name) as progress,
     ):
         records = 0
@@ -110,5 +111,6 @@ def main(description: str, items_of: Callable[[Entries], Items], sorted_keys: bo
     parser.add_argument("--dataset_dir", required=True, help="folder of the LMDB to write")
     parser.add_argument("--list_file", required=True, help="list of videos: 'path label' lines")
     arguments = parser.parse_args()
+    cli.setup_logging()
     records = write_lmdb(arguments.dataset_dir, arguments.list_file, items_of, sorted_keys)
     print(f"{records} records written to {arguments.dataset_dir}")

@@ -18,6 +18,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
 
+from data.labels import first_label
 from utils.errors import UserError
 
 STRING, INT32 = 4, 2  # TensorProto.DataType
@@ -52,6 +53,13 @@ class TestRecord:
     video_index: int
     temporal_index: int
     spatial_index: int | None
+
+
+def label_problem(label: int, num_classes: int | None) -> str | None:
+    """What is wrong with a label, or None."""
+    if label < 0 or num_classes is not None and label >= num_classes:
+        return f"the label {label} is not in 0..{'' if num_classes is None else num_classes - 1}"
+    return None
 
 
 @dataclass(slots=True)
@@ -119,7 +127,8 @@ def parse_train(value: bytes, key: bytes | str) -> TrainRecord:
     protos = parse_protos(value, key)
     if len(protos) != 2:
         raise _wrong_kind(protos, key, "a train or val LMDB (path, label)")
-    return TrainRecord(_path(protos[0], key), _int(protos[1], key, "label"))
+    path, _ = _path(protos[0], key), _int(protos[1], key, "label")
+    return TrainRecord(path, first_label(protos[1].ints, f"record {_shown(key)}", "LMDBs"))
 
 
 def parse_test(value: bytes, key: bytes | str, use_multi_crop: int) -> TestRecord:

@@ -35,7 +35,8 @@ def open_train_source(
     """The endless stream of records of DATADIR/<split>.
 
     Both classes have len() (records of one pass), record(slot) -> TrainRecord and name(slot) -> str for messages, where
-    slot is the number in the stream, from 0. Threads may share them. An LMDB is read in key order and never shuffled; a
+    slot is the number in the stream, from 0, and only_label() -> the label of all records, as far as it looks at them,
+    or None if there are several. Threads may share them. An LMDB is read in key order and never shuffled; a
     list is reshuffled for every pass, from seed, if shuffle is set. Raises UserError.
     """
     folder, list_file = locate(datadir, split)
@@ -100,6 +101,9 @@ class _StoredKeys:
         return bytes(self._bytes[self._ends[ordinal] : self._ends[ordinal + 1]])
 
 
+_LABELS_TRIED = 100
+
+
 class LmdbTrainSource:
     """Records of a train or val LMDB in key order, repeated endlessly."""
 
@@ -120,6 +124,15 @@ class LmdbTrainSource:
         if value is None:
             raise RecordError(f"record {self.name(slot)} is missing: the keys are not consecutive numbers")
         return parse_train(value, self.name(slot))
+
+    def only_label(self) -> int | None:
+        """The label of some records all over the LMDB; None if there are several, or one that cannot be read."""
+        slots = np.unique(np.linspace(0, len(self) - 1, _LABELS_TRIED).astype(np.int64)).tolist()
+        try:
+            label = self.record(slots[0]).label
+            return label if all(self.record(slot).label == label for slot in slots[1:]) else None
+        except RecordError:
+            return None
 
     def name(self, slot: int) -> str:
         """Where record number slot stands, for messages."""
@@ -149,6 +162,10 @@ class ListTrainSource:
         """Record number slot of the endless stream."""
         line = self._line(slot)
         return TrainRecord(self._list.path(line), self._list.label(line))
+
+    def only_label(self) -> int | None:
+        """The label of all records; None if there are several."""
+        return self._list.only_label()
 
     def name(self, slot: int) -> str:
         """Where record number slot stands, for messages."""

@@ -11,6 +11,7 @@ import torch
 
 from data import transforms
 from data.loader import Loader
+from data.records import label_problem
 from data.sources import ListTrainSource, LmdbTrainSource
 from utils.errors import UserError
 from video.bad_videos import BadVideo, BadVideos
@@ -139,11 +140,9 @@ class TrainLoader(Loader):
         bad = None
         for candidate in range(slot, slot + 2 * len(self._source)):
             record = self._source.record(candidate)
-            if not 0 <= record.label < self._num_classes:
-                raise UserError(
-                    f"record {self._source.name(candidate)}: the label {record.label} is not in "
-                    f"0..{self._num_classes - 1} (MODEL.NUM_CLASSES {self._num_classes})"
-                )
+            if problem := label_problem(record.label, self._num_classes):
+                raise UserError(f"record {self._source.name(candidate)}: {problem} (MODEL.NUM_CLASSES "
+                                f"{self._num_classes})")
             try:
                 self._decode(record.path, draws, clip)
             except BadVideo as error:

@@ -8,9 +8,13 @@ from utils.metrics import Averages, first_n_errors, print_test_line, topk_errors
 from utils.timer import Timer
 
 
+def count_batches(cfg) -> int:
+    return math.ceil(cfg.TEST.DATASET_SIZE / cfg.TEST.BATCH_SIZE)
+
+
 @torch.inference_mode()
 def evaluate(model, val_data, prepare, cfg, replicas, interruption) -> dict[str, float]:
-    """Errors in percent of a network, averaged over ceil(TEST.DATASET_SIZE / TEST.BATCH_SIZE) batches.
+    """Errors in percent of a network, averaged over count_batches() batches.
 
     Args:
         model: network in inference mode.
@@ -21,7 +25,7 @@ def evaluate(model, val_data, prepare, cfg, replicas, interruption) -> dict[str,
     Returns:
         {"err", "err5"}, and with METRICS.EVAL_FIRST_N {"err_N_way", "err5_N_way"}.
     """
-    batches, batch_size = math.ceil(cfg.TEST.DATASET_SIZE / cfg.TEST.BATCH_SIZE), cfg.TEST.BATCH_SIZE
+    batches, batch_size = count_batches(cfg), cfg.TEST.BATCH_SIZE
     averages, timer = Averages(), Timer()
     for i in range(batches):
         interruption.check()

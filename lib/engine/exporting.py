@@ -18,10 +18,10 @@ from formats.caffe2_pickle import dump
 from formats.result_file import file_digest
 from formats.state_dict_file import blob_names, load_state_dict, write_state_dict
 from models import export
-from models.model_builder_video import create_model
+from models.model_builder_video import SCORES, create_model
 from models.resnet_video import ResNetVideo
 from utils.checkpoints import load_weights
-from utils.collections import AttrDict
+from utils.collections import AttrDict, to_json
 from utils.errors import UserError
 from utils.files import atomic_file, atomic_write, make_folder
 
@@ -59,6 +59,8 @@ def export_model(cfg: AttrDict, kind: str, output: str, state_dict_file: str | N
     """
     weights_file = _source_of_weights(cfg, kind, state_dict_file)
     protocol = protocol_of_test(cfg)
+    if cfg.TEST.OUTPUT_NAME not in SCORES:
+        raise UserError(f"TEST.OUTPUT_NAME: expected {' or '.join(SCORES)} for an export, got {cfg.TEST.OUTPUT_NAME!r}")
     if kind == "onnx":
         export.check_onnx_is_there()
     network, notes = empty_network(cfg), []
@@ -87,7 +89,7 @@ def export_model(cfg: AttrDict, kind: str, output: str, state_dict_file: str | N
     else:
         facts["blob_names"] = blob_names(network)
     with atomic_write(facts_path(path), "w", encoding="utf-8") as file:
-        json.dump(facts, file, indent=1)
+        file.write(to_json(facts, indent=1))
     return ExportResult(path, difference, tuple(notes))
 
 

@@ -60,7 +60,7 @@ def open_features(cfg, protocol, source, weights, videos, shapes, output, averag
     computed_from = identity(cfg, protocol, source, weights) | {"blobs": " ".join(shapes), "pool": str(pool),
                                                        "rows": "videos" if average else "clips"}
     attributes = {
-        "weights_file": os.path.basename(cfg.TEST.PARAMS_FILE),
+        "weights_file": os.fsencode(os.path.basename(cfg.TEST.PARAMS_FILE)).decode(errors="backslashreplace"),
         "protocol": str(protocol),
         "clips_over_time": protocol.clips,
         "crops": protocol.crops,

@@ -5,8 +5,10 @@ import os
 import socket
 import time
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Self
 
+import torch
 from torch import distributed
 from torch.distributed import PrefixStore, Store, TCPStore
 
@@ -52,13 +54,14 @@ def _number(name: str, low: int, end: int) -> int:
     return int(text)
 
 
-def join_processes(place: Place, backend: str, seconds: float) -> None:
+def join_processes(place: Place, device: torch.device, seconds: float, timeout: float) -> None:
     """Make the process group of torch.distributed, with all the other processes.
 
     Args:
         place: this process's.
-        backend: see torch.distributed.init_process_group.
-        seconds: JOIN_SECONDS; how long to wait for the others; 0: forever.
+        device: what it computes on.
+        seconds: JOIN_SECONDS; how long to wait for the others to come; 0: forever.
+        timeout: how long a process may keep the others waiting later, in seconds.
 
     Raises:
         UserError: they have not come by then, or the connections fail.
@@ -69,7 +72,10 @@ def join_processes(place: Place, backend: str, seconds: float) -> None:
         store.set(str(place.rank), socket.gethostname())
         while missing := [rank for rank in range(place.processes) if not store.check([str(rank)])]:
             patience.wait_for(missing)
-        distributed.init_process_group(backend, store=store, rank=place.rank, world_size=place.processes)
+        on_gpu = device.type == "cuda"
+        distributed.init_process_group(
+            "cpu:gloo,cuda:nccl" if on_gpu else "gloo", store=store, rank=place.rank, world_size=place.processes,
+            timeout=timedelta(seconds=timeout), device_id=device if on_gpu else None)
     except RuntimeError as error:
         reason = "the address is already in use" if "EADDRINUSE" in str(error) else str(error).split("\n", 1)[0]
         raise UserError(f"{place}: the processes cannot connect there: {reason}") from error

@@ -17,10 +17,9 @@ from typing import TypeAlias
 import torch
 from torch import distributed
 
+from engine.devices import describe, set_up_device
 from engine.joining import Place, join_processes
-from engine.malloc import keep_freed_memory
 from engine.replicas import Replicas
-from models.precision import leave_out_amx, set_precision
 from utils import stopping
 from utils.cli import ERROR_FILE
 from utils.collections import AttrDict
@@ -34,6 +33,8 @@ Work: TypeAlias = Callable[[AttrDict, Replicas], int | None]
 
 # Time that the other processes have to exit after one has died, before they are killed.
 GRACE_SECONDS = 1.0
+# Seconds after which a process gives up waiting for the others.
+MIN_TIMEOUT = 1800
 # Passed to the processes that launch() starts: a pipe that closes when their parent dies, however it dies.
 PARENT_PIPE = "NLNET_PARENT_PIPE"
 
@@ -53,7 +54,7 @@ def launch(work: Work, cfg: AttrDict) -> int:
         return _work_in_world(work, cfg, place)
     processes = _choose_processes(cfg)
     if processes == 1:
-        return _do(work, cfg, Replicas(cfg.NUM_GPUS, device=_device(cfg, 0)))
+        return _do(work, cfg, Replicas(cfg.NUM_GPUS, device=set_up_device(cfg.ROOT_GPU_ID, cfg.MODEL.PRECISION)))
     return _start_processes(processes)
 
 
@@ -72,32 +73,21 @@ def _choose_processes(cfg: AttrDict) -> int:
     return max(d for d in range(1, cfg.NUM_GPUS + 1) if cfg.NUM_GPUS % d == 0 and d <= limit)
 
 
-def _device(cfg: AttrDict, local_rank: int) -> torch.device:
-    set_precision(cfg.MODEL.PRECISION)
-    if not torch.cuda.is_available():
-        keep_freed_memory()
-        if cfg.MODEL.PRECISION == "bfloat16":
-            leave_out_amx()
-        return torch.device("cpu")
-    device = torch.device("cuda", cfg.ROOT_GPU_ID + local_rank)
-    torch.cuda.set_device(device)
-    return device
-
-
 def _work_in_world(work: Work, cfg: AttrDict, place: Place) -> int:
     """Do the work as one of the processes that the environment describes."""
     rank, processes = place.rank, place.processes
     if cfg.NUM_GPUS % processes:
         raise UserError(f"NUM_GPUS: expected a multiple of the {processes} processes (WORLD_SIZE), got {cfg.NUM_GPUS}")
     _end_with_parent()
-    device = _device(cfg, int(os.environ.get("LOCAL_RANK", rank)))
+    device = set_up_device(cfg.ROOT_GPU_ID + int(os.environ.get("LOCAL_RANK", rank)), cfg.MODEL.PRECISION)
     if processes == 1:
         return _do(work, cfg, Replicas(cfg.NUM_GPUS, device=device))
     if device.type == "cpu":
         # Divide the cores among the processes, regardless of what the launcher has set.
         here = int(os.environ.get("LOCAL_WORLD_SIZE", processes))
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // here))
-    join_processes(place, "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", cfg.JOIN_SECONDS)
+    # A process that waits for a hanging video is not dead: its own watchdog must speak first.
+    join_processes(place, device, cfg.JOIN_SECONDS, max(MIN_TIMEOUT, 2 * cfg.DATALOADER.HANG_SECONDS))
     if rank:
         logging.getLogger().setLevel(logging.CRITICAL)  # only the root logs
     status = _do(work, cfg, Replicas(cfg.NUM_GPUS, rank, processes, device))
@@ -109,6 +99,7 @@ def _work_in_world(work: Work, cfg: AttrDict, place: Place) -> int:
 def _do(work: Work, cfg: AttrDict, replicas: Replicas) -> int:
     """work(cfg, replicas), reporting a device that fails or is out of memory in one line."""
     try:
+        logger.info("%s", describe(replicas))
         return work(cfg, replicas) or 0
     except RuntimeError as error:
         first_line = str(error).split("\n", 1)[0]

@@ -12,20 +12,18 @@ from torch import nn
 from data.data_builder import Preprocessor, protocol_of_test, test_loader
 from data.sources import expand_test_videos
 from engine.replicas import Replicas
-from engine.scoring import clips_per_pass, passes_of_videos
+from engine.scoring import check_scores, clips_per_pass, passes_of_videos
 from formats.blobs import Checkpoint, read_checkpoint
 from models import model_builder_video
 from utils.collections import AttrDict
 from utils.errors import UserError
 from video.bad_videos import BadVideos
+from video.formats import VIDEO_SUFFIXES
 from video.frame_folder import is_frame_folder
 from video.video_facts import VideoFactsCache
+from video.video_search import find_below
 
 logger = logging.getLogger(__name__)
-
-# What is taken from a folder. A file given by itself may have any name.
-VIDEO_SUFFIXES = (".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv",
-                  ".ts", ".vob", ".webm", ".wmv")
 
 # Crops of a clip -> the values of TEST.TEST_FULLY_CONV and TEST_FULLY_CONV_FLIP that make them.
 CROPS = {1: (False, False), 3: (True, False), 6: (False, True)}
@@ -34,7 +32,8 @@ CROPS = {1: (False, False), 3: (True, False), 6: (False, True)}
 def find_videos(paths: list[str]) -> list[str]:
     """Files and folders of frames as they are, and the videos below other folders, each once, sorted by path.
 
-    A video below a folder is a file with the suffix of one, or a folder of frames (video.frame_folder).
+    A video below a folder is a file with the suffix of one, or a folder of frames (video.frame_folder). What else there
+    is, is counted in the log.
 
     Raises UserError for a folder without any.
     """
@@ -42,11 +41,13 @@ def find_videos(paths: list[str]) -> list[str]:
     for path in paths:
         found = [path]
         if Path(path).is_dir() and not is_frame_folder(path):
-            found = sorted(str(entry) for entry in Path(path).rglob("*")
-                           if is_frame_folder(entry) or (entry.suffix.lower() in VIDEO_SUFFIXES and entry.is_file()))
+            search = find_below(path)
+            found, left_out = search.videos, "; ".join(search.left_out())
             if not found:
                 raise UserError(f"{path}: expected a folder with videos, found no file that ends in "
-                                f"{', '.join(VIDEO_SUFFIXES)}")
+                                f"{', '.join(VIDEO_SUFFIXES)}{left_out and f', but {left_out}'}")
+            if left_out:
+                logger.warning("%s: left out: %s", path, left_out)
         videos |= dict.fromkeys(found)
     return list(videos)
 
@@ -86,6 +87,7 @@ class VideoClassifier(nn.Module):
     Attributes:
         protocol: TestProtocol.
         device: torch.device.
+        weights_file: that of the weights.
     """
 
     def __init__(self, cfg, weights_file, device, views):
@@ -93,6 +95,7 @@ class VideoClassifier(nn.Module):
         self.cfg = prediction_config(cfg, views)
         self.protocol = protocol_of_test(self.cfg)
         self.device = torch.device(device)
+        self.weights_file = weights_file
         checkpoint = read_checkpoint(weights_file)
         check_classifier(checkpoint, cfg.MODEL.NUM_CLASSES)
         self.network = model_builder_video.load_model(cfg, checkpoint, self.device, self.protocol.clip_shape)
@@ -136,6 +139,8 @@ def predict_videos(model: VideoClassifier, videos: list[str],
                    bad_videos: BadVideos) -> Iterator[tuple[str, np.ndarray | None]]:
     """Yield (video, its K probabilities, float64) for each path, in order; None for a bad video.
 
+    Raises UserError where the network gives no finite numbers.
+
     Args:
         model: from load_model.
         videos: paths.
@@ -150,6 +155,8 @@ def predict_videos(model: VideoClassifier, videos: list[str],
         for video, passes in zip(videos, per_video, strict=True):
             scores = [model(prepare.clips(clips)).float().cpu().numpy()
                       for clips, good in (next(loader) for _ in passes) if len(good)]
+            for part in scores:
+                check_scores(part, model.weights_file, video)
             yield video, np.concatenate(scores).sum(0, dtype=np.float64) / protocol.views if scores else None
 
 

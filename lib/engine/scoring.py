@@ -10,6 +10,7 @@ import torch
 from data.data_builder import Preprocessor, test_loader
 from data.sources import group_by_video
 from formats.result_file import SCORED, TODO, UNREADABLE, value_digest
+from utils.errors import UserError
 from utils.misc import eta
 from utils.timer import Timer
 from video.bad_videos import BadVideos
@@ -71,8 +72,11 @@ def score_clips(model, cfg, protocol, source, ordinals, replicas, scores_file) -
         work = zip(planned_here, loader, strict=True)
         for i in range(rounds):
             timer.tic()
-            scored = [(planned, good, model(prepare.clips(clips)).float().cpu().numpy() if len(good) else None)
-                      for planned, (clips, good) in itertools.islice(work, at_once)]
+            scored = []
+            for planned, (clips, good) in itertools.islice(work, at_once):
+                scores = model(prepare.clips(clips)).float().cpu().numpy() if len(good) else None
+                check_scores(scores, cfg.TEST.PARAMS_FILE, source.paths[source.path_ids[planned[0]]])
+                scored.append((planned, good, scores))
             timer.toc()
             everyone = [part for parts in replicas.gather(scored) for part in parts]
             for known in replicas.gather(bad_videos.known()):
@@ -84,6 +88,13 @@ def score_clips(model, cfg, protocol, source, ordinals, replicas, scores_file) -
             logger.info("%d/%d iter (%d/%d videos): Time: %.3f (ETA: %s). ID: %s", i, rounds, videos_seen.sum(),
                         cfg.TEST.DATASET_SIZE, timer.diff, eta(timer.average_time * (rounds - i - 1)),
                         [int(source.video_indices[planned[0]]) for planned, _, _ in everyone])
+
+
+def check_scores(scores: np.ndarray | None, weights_file: str, video: str) -> None:
+    """Raise UserError if there is a NaN or an infinity in what a network computed for clips of a video."""
+    if scores is not None and not np.isfinite(scores).all():
+        raise UserError(f"{weights_file}: expected weights that give finite numbers, got NaN or infinity for {video}: "
+                        "are the options those of the training?")
 
 
 def write_scores(scores_file, parts) -> np.ndarray:

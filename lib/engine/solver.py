@@ -58,13 +58,15 @@ class Solver:
                    options.SCALE_MOMENTUM)
 
     def set_lr(self, lr: float, iteration: int) -> None:
-        """Set the learning rate of a 0-based iteration. A change is logged, and scales the history if enabled."""
-        if self.lr is None or abs(lr - self.lr) > 1e-7 * abs(lr):
-            if self.lr is not None:
-                self._change_lr(lr, iteration)
-            self.lr = lr
+        """Set the learning rate of a 0-based iteration.
 
-    def _change_lr(self, lr, iteration):
+        A change beyond rounding is logged, and scales the history if enabled; the rate itself follows every change.
+        """
+        if self.lr is not None and abs(lr - self.lr) > 1e-7 * abs(lr):
+            self._log_and_scale(lr, iteration)
+        self.lr = lr
+
+    def _log_and_scale(self, lr, iteration):
         ratio = lr / self.lr if self.lr else 1.0
         unusual = not 0.9 <= ratio <= 1.1
         if unusual:

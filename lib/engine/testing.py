@@ -15,7 +15,8 @@ from engine.run_lock import only_run_in
 from engine.scoring import identity, score_clips
 from formats.blobs import read_checkpoint
 from formats.result_file import SCORED, ResultFile, keep_unfinished
-from models.model_builder_video import load_model
+from models.features import BlobNetwork
+from models.model_builder_video import SCORES, load_model
 from reports.video_scores import score_videos, write_results
 from utils.collections import AttrDict
 from utils.errors import UserError
@@ -23,13 +24,16 @@ from utils.files import make_writable_folder
 
 logger = logging.getLogger(__name__)
 
-SCORES, CONTENT = "results_scores.h5", "scores of a test"
+SCORES_FILE, CONTENT = "results_scores.h5", "scores of a test"
 
 
 def test_net(cfg, replicas) -> None:
     """Score every clip, report the accuracy over videos, and write results_probs.pkl."""
     protocol = protocol_of_test(cfg)
     if protocol.crop is None:
+        if cfg.TEST.OUTPUT_NAME not in SCORES:
+            raise UserError(f"TEST.OUTPUT_NAME: expected {' or '.join(SCORES)} with TEST.TEST_FULL_SIZE, as other "
+                            f"blobs have a size for each size of frames, got {cfg.TEST.OUTPUT_NAME!r}")
         logger.info("Testing on whole frames of short side: %d", protocol.scale)
     else:
         logger.info("Setting test crop_size to: %d", protocol.crop)
@@ -46,6 +50,7 @@ def test_net(cfg, replicas) -> None:
                        compilable)
     weights = checkpoint.digest
     del checkpoint  # the test needs its memory
+    size = model.size(protocol.clip_shape) if isinstance(model, BlobNetwork) else cfg.MODEL.NUM_CLASSES
 
     folder = Path(cfg.CHECKPOINT.DIR)
     with contextlib.ExitStack() as stack:
@@ -54,8 +59,8 @@ def test_net(cfg, replicas) -> None:
             make_writable_folder(folder)
             stack.enter_context(only_run_in(folder))
             scores_file = stack.enter_context(ResultFile(
-                folder / SCORES, CONTENT, identity(cfg, protocol, source, weights), len(source),
-                {"scores": (cfg.MODEL.NUM_CLASSES,)}, {"video_indices": source.video_indices}, make_way=True))
+                folder / SCORES_FILE, CONTENT, identity(cfg, protocol, source, weights), len(source),
+                {"scores": (size,)}, {"video_indices": source.video_indices}, make_way=True))
         score_clips(model, cfg, protocol, source, np.unique(ordinals), replicas, scores_file)
         if scores_file is not None:
             # In record order, and as often as the plan takes a record; a bad video has no clips.
@@ -71,7 +76,8 @@ def test_net(cfg, replicas) -> None:
 
 def keep_unfinished_scores(cfg: AttrDict) -> None:
     """Before a training whose weights will be tested: scores of other weights must not stop that test."""
-    keep_unfinished(Path(cfg.CHECKPOINT.DIR, SCORES), CONTENT, "of a test with other weights than this training makes")
+    keep_unfinished(Path(cfg.CHECKPOINT.DIR, SCORES_FILE), CONTENT,
+                    "of a test with other weights than this training makes")
 
 
 def config_after_training(cfg: AttrDict, weights: str | Path) -> AttrDict:
@@ -117,7 +123,7 @@ def plan_clips(video_indices: np.ndarray, dataset_size: int, clips_per_video: in
         ordinal = i % len(video_indices)
         video = video_indices[ordinal]
         if seen[video] == clips_per_video:
-            logger.info("Video id %d have been seen. Skip.", video)
+            logger.warning("Video id %d have been seen. Skip.", video)
         else:
             seen[video] += 1
             ordinals.append(ordinal)

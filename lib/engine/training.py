@@ -6,7 +6,7 @@ from pathlib import Path
 
 from core.config import log_options_without_effect, print_cfg
 from data.data_builder import Preprocessor, train_loader, val_loader, warn_of_missing_test_data
-from engine.evaluation import evaluate
+from engine.evaluation import count_batches, evaluate
 from engine.interruption import Interrupted, Interruption
 from engine.replicas import forward_backward
 from engine.resume_state import ResumeState
@@ -18,7 +18,7 @@ from engine.training_log import TrainingLog
 from models.compilation import compiled_for_training
 from models.complexity import count_operations
 from models.inference import for_inference
-from models.model_builder_video import create_model
+from models.model_builder_video import create_model, log_architecture
 from models.precision import autocast
 from utils.bn_helper import batch_norms, compute_precise_bn
 from utils.checkpoints import (
@@ -76,7 +76,9 @@ class Training:
     def __init__(self, cfg, replicas):
         check_schedule(cfg)
         self.cfg, self.replicas = cfg, replicas
+        logger.info("Test iters: %d", count_batches(cfg))
         self.model = create_model(cfg, "train").to(replicas.device)
+        log_architecture(self.model, cfg, "train")
         self.solver = Solver.from_config(self.model, cfg)
         start = resume_or_initialize(
             self.model, self.solver.history, cfg.CHECKPOINT.DIR, cfg.CHECKPOINT.RESUME, cfg.TRAIN.PARAMS_FILE,
@@ -96,13 +98,14 @@ class Training:
     def run(self) -> None:
         """Train up to SOLVER.MAX_ITER. Raises Interrupted when asked to stop, after writing a checkpoint to resume."""
         cfg = self.cfg
+        logger.info("------------- Training model... -------------")
         first = self.start_iter if self.finished else self.start_iter - 1
         with train_loader(cfg, self.replicas, self.bad_videos, self.train_position) as self.train_data, \
                 val_loader(cfg, self.replicas, self.bad_videos, self.val_position) as self.val_data, \
                 self.open_events() as self.log.events, Interruption(self.replicas) as self.interruption:
-            network = compiled_for_training(
-                self.replicas.parallel(self.model), cfg.MODEL.COMPILE, cfg.SOLVER.MAX_ITER,
-                cfg.TRAIN.CHECKPOINT_ACTIVATIONS, self.replicas.device)
+            network = self.replicas.parallel(compiled_for_training(
+                self.model, cfg.MODEL.COMPILE, cfg.SOLVER.MAX_ITER, cfg.TRAIN.CHECKPOINT_ACTIVATIONS,
+                self.replicas.device))
             try:
                 for it in range(first, max(cfg.SOLVER.MAX_ITER, self.start_iter)):
                     resumed = it < self.start_iter  # the interrupted run did its update, and maybe more of it

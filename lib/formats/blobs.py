@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from os import PathLike
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from formats.caffe2_pickle import PickleError, load, load_with_digest
@@ -82,6 +83,16 @@ class Checkpoint:
         """Learning rate of the last iteration; None if the file does not say. Raises UserError for a wrong value."""
         return self._number("lr")
 
+    def tensor(self, name: str) -> Tensor:
+        """The value of a blob as float32. Raises UserError if it is no array of finite numbers."""
+        value = self.blobs[name]
+        if not isinstance(value, np.ndarray) or value.dtype.kind not in "fiu":
+            raise UserError(f"{self.path}: {name}: expected an array of numbers, got {describe(value)}")
+        with np.errstate(over="ignore"):  # to infinity, which is refused
+            tensor = torch.from_numpy(value.astype(np.float32, copy=False))
+        check_finite(f"{self.path}: {name}", tensor)
+        return tensor
+
     def _number(self, name: str) -> float | None:
         """A number stored as a Python or numpy one, or as an array of one element."""
         if name not in self.blobs:
@@ -108,6 +119,13 @@ def read_checkpoint(path: str | PathLike, with_digest: bool = False) -> Checkpoi
 def load_blobs(path: str | PathLike) -> dict:
     """{name: value} of a checkpoint or converted file. Raises PickleError if it is neither."""
     return read_checkpoint(path).blobs
+
+
+def check_finite(what: str, tensor: Tensor) -> None:
+    """Raise UserError, which begins with `what`, if there is a NaN or an infinity in a tensor."""
+    wrong = tensor.numel() - int(torch.isfinite(tensor).sum())
+    if wrong:
+        raise UserError(f"{what}: expected finite numbers, got {wrong} of {tensor.numel()} that are NaN or infinite")
 
 
 def describe(value: object) -> str:

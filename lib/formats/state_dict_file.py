@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from formats.blobs import blob_name, named_tensors
+from formats.blobs import blob_name, check_finite, named_tensors
 from utils.errors import UserError
 
 
@@ -33,7 +33,8 @@ def load_state_dict(model: nn.Module, path: str | PathLike) -> None:
     """Load such a file into a model, all of it or nothing. Code in the file is never run.
 
     Raises:
-        UserError: the file cannot be read, or does not hold exactly the model's tensors in their shapes.
+        UserError: the file cannot be read, or does not hold exactly the model's tensors in their shapes, or what they
+            hold is not all finite.
     """
     targets, sources = named_tensors(model), _read(path)
     if not isinstance(sources, dict) or not all(isinstance(name, str) for name in sources):
@@ -77,6 +78,7 @@ def _check(source, target, what):
     if source.shape != target.shape:
         raise UserError(f"{what}: expected shape {tuple(target.shape)}, got {tuple(source.shape)}: "
                         "is this of another architecture?")
+    check_finite(what, source)
 
 
 def _kind(value):

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.convolution import Conv3d
 from utils.errors import UserError
 
 
@@ -32,7 +33,7 @@ class Affinity(ABC):
 
     def make_layers(self, bias: bool) -> dict[str, nn.Module]:
         """New layers of a block by name, in the order of its blobs."""
-        return {name: nn.Conv3d(self.channels, self.inner, 1, bias=bias) for name in self.embeddings}
+        return {name: Conv3d(self.channels, self.inner, 1, bias=bias) for name in self.embeddings}
 
     def embed(self, block: nn.Module, x: Tensor, pooled: Tensor) -> tuple[Tensor, Tensor]:
         """What f compares: theta N x P x E of x and phi N x Q x E of the pooled x, both N x C x T x H x W."""
@@ -99,7 +100,7 @@ class Concatenation(Affinity):
     """
 
     def make_layers(self, bias: bool) -> dict[str, nn.Module]:
-        return {**super().make_layers(bias), "f": nn.Conv3d(2 * self.inner, 1, 1, bias=False)}
+        return {**super().make_layers(bias), "f": Conv3d(2 * self.inner, 1, 1, bias=False)}
 
     def attend(self, block: nn.Module, theta: Tensor, phi: Tensor, g: Tensor) -> Tensor:
         return self._pairwise(block, theta, phi) @ g / phi.shape[1]

@@ -28,21 +28,23 @@ def is_worth_compiling(choice: str, operations: Callable[[], float], device: tor
 
 
 class Compiled(nn.Module):
-    """A network for prediction, compiled at its first call; as it is, with a line in the log, where that fails."""
+    """A network, compiled at its first call; as it is, with a line in the log, where that fails.
 
-    def __init__(self, network):
+    Args:
+        network: its parameters stay its own.
+        constant: take the weights for constants, which are packed as the kernels like them; for prediction only.
+    """
+
+    def __init__(self, network: nn.Module, constant: bool) -> None:
         super().__init__()
         self.network = network
-        # Freezing takes weights for constants, which it packs as the kernels like them.
-        self.fast = torch.compile(network, options={"freezing": True})
-        logger.info("Compiling the network: the first passes take longer")
+        self.fast: Callable[..., torch.Tensor] | None = torch.compile(network, options={"freezing": constant})
+        logger.info("Compiling the network: the first %s take longer", "passes" if constant else "iterations")
 
     def forward(self, clips: torch.Tensor) -> torch.Tensor:
         if self.fast is not None:
             try:
-                # A training before it may have let PyTorch run on with what fails.
-                with torch._dynamo.config.patch(suppress_errors=False):
-                    return self.fast(clips)
+                return self.fast(clips)
             except Exception as error:
                 # A mistake in the input shows again below.
                 logger.warning("The network cannot be compiled here and runs as it is: %s", _reason(error))
@@ -51,26 +53,20 @@ class Compiled(nn.Module):
 
 
 def compiled_for_training(network: nn.Module, choice: str, iterations: int, recomputing: bool,
-                          device: torch.device) -> Callable[..., torch.Tensor]:
+                          device: torch.device) -> nn.Module:
     """A network in training mode, compiled if the choice says so.
 
     Args:
-        network: an nn.Module.
+        network: before it is wrapped for several processes.
         choice: MODEL.COMPILE: 'always', 'never', or 'auto' for long runs on GPUs. On a CPU the gain is small, and a
             compiled run does not equal one that is not bit for bit.
         iterations: of the whole run.
         recomputing: whether activations are recomputed in the backward pass; 'auto' then leaves it.
         device: torch.device that trains.
-
-    Where compiling fails, the parts that fail run as they are.
     """
     if choice == "auto":
         choice = "always" if device.type == "cuda" and iterations >= LONG_TRAINING and not recomputing else "never"
-    if choice != "always":
-        return network
-    logger.info("Compiling the network: the first iterations take longer")
-    torch._dynamo.config.suppress_errors = True
-    return torch.compile(network)
+    return Compiled(network, constant=False) if choice == "always" else network
 
 
 def _reason(error):

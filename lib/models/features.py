@@ -7,6 +7,7 @@ There, operations in place leave a name with its last value: `<block>_branch2a_b
 import contextlib
 import copy
 import difflib
+import math
 from collections.abc import Collection
 from dataclasses import dataclass
 
@@ -71,13 +72,16 @@ def _nonlocal_places(name, block):
     return {f"{name}_{part}": place for part, place in places.items()} | {name: BlobPlace(block)}
 
 
-def check_blob_names(model: ResNetVideo, names: Collection[str]) -> None:
-    """Raise UserError for a blob that is named twice or that the network does not have, listing similar names."""
+def check_blob_names(model: ResNetVideo, names: Collection[str], source: str = "blob") -> None:
+    """Raise UserError for a blob that is named twice or that the network does not have, listing similar names.
+
+    source: what names them, for the message.
+    """
     known = list(blob_places(model))
     for name in names:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=5, cutoff=0.5) or ["pool5", "res5_2"]
-            raise UserError(f"blob {name!r}: not in this network; near ones: {', '.join(near)}")
+            raise UserError(f"{source} {name!r}: not in this network; near ones: {', '.join(near)}")
     if len(set(names)) < len(names):
         raise UserError(f"blobs: expected each once, got {' '.join(names)}")
 
@@ -124,6 +128,26 @@ def _as_rows(value, number, pool):
         if pool:
             value = value.mean(1)
     return value
+
+
+class BlobNetwork(nn.Module):
+    """A network in inference mode whose output is one of its blobs: N x the elements of the blob, in its order.
+
+    Args:
+        model: the network, with output `softmax`.
+        name: a key of blob_places().
+    """
+
+    def __init__(self, model: ResNetVideo, name: str) -> None:
+        super().__init__()
+        self.model, self.name = model, name
+
+    def forward(self, clips: Tensor) -> Tensor:
+        return blob_values(self.model, clips, [self.name])[self.name].flatten(1)
+
+    def size(self, clip_shape: tuple[int, ...]) -> int:
+        """Number of elements for one clip of clip_shape (3, T, H, W)."""
+        return math.prod(blob_shapes(self.model, clip_shape, [self.name])[self.name])
 
 
 @torch.no_grad()

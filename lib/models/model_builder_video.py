@@ -1,5 +1,6 @@
 """The one place where the configuration becomes a network."""
 
+import logging
 from collections.abc import Callable
 from functools import partial
 from os import PathLike
@@ -12,6 +13,7 @@ from models.affinities import affinity_class
 from models.attention_spans import span_of
 from models.compilation import Compiled, is_worth_compiling
 from models.complexity import count_operations
+from models.features import BlobNetwork, check_blob_names
 from models.inference import for_inference
 from models.initialization import initialize
 from models.nonlocal_helper import NonLocalBlock
@@ -22,10 +24,16 @@ from utils.checkpoints import load_weights
 from utils.collections import AttrDict
 from utils.errors import UserError
 
+logger = logging.getLogger(__name__)
+
 NETWORKS: dict[str, Callable[..., ResNetVideo]] = {"resnet_video": ResNetVideo, "resnet_video_org": ResNetVideoOrg}
 
 # Legacy's default is the name of a function that it did not have; every YAML file has the second name.
 BOTTLENECKS = ("bottleneck_transformation", "bottleneck_transformation_3d")
+
+
+# What a network can compute in its transformed form: scores, and probabilities.
+SCORES = ("pred", "softmax")
 
 
 def create_model(cfg: AttrDict, split: str) -> ResNetVideo:
@@ -61,6 +69,8 @@ def create_model(cfg: AttrDict, split: str) -> ResNetVideo:
         model, cfg.RNG_SEED, model_cfg.BN_INIT_GAMMA, model_cfg.FC_INIT_STD, nonlocal_cfg.CONV_INIT_STD,
         nonlocal_cfg.USE_ZERO_INIT_CONV, nonlocal_cfg.BN_INIT_GAMMA,
     )
+    # The layout in which clips come (data.transforms.normalize), so that no convolution has to change it.
+    model.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     return model.train(split == "train")
 
 
@@ -74,24 +84,43 @@ def load_model(cfg: AttrDict, weights: str | PathLike | Checkpoint, device: torc
             (formats.blobs.read_checkpoint).
         device: where the network runs.
         clip_shape: (3, T, H, W) of the clips.
-        output: 'softmax' for probabilities, 'pred' for scores.
+        output: 'softmax' for probabilities, 'pred' for scores, or the name of another blob, whose network is not
+            transformed.
         clips: how many clips this process is going to score: the network is compiled for a long run (MODEL.COMPILE).
 
     Returns:
-        A module in inference mode that takes clips N x 3 x T x H x W (float32, normalised) and returns N x K float32.
+        A module in inference mode that takes clips N x 3 x T x H x W (float32, normalised) and returns N x K float32;
+        for another blob a BlobNetwork.
 
     Raises:
-        UserError: options, weights or a clip shape that do not fit.
+        UserError: options, weights, an output or a clip shape that do not fit.
     """
     model = create_model(cfg, "test")
-    model.output = output
+    log_architecture(model, cfg, "test")
+    if output in SCORES:
+        model.output = output
+    else:
+        check_blob_names(model, [output], "TEST.OUTPUT_NAME")
+    logger.info("Initializing from pre-trained file for test...")
     load_weights(model, weights).require_complete()
     model.check_size(*clip_shape[1:])
+    if output not in SCORES:
+        return BlobNetwork(model.to(device), output)
     # Decided before folding: it must follow from the configuration and the data alone, so that a test that is resumed
     # runs as it did before.
     is_long = is_worth_compiling(cfg.MODEL.COMPILE, lambda: clips * count_operations(model, clip_shape)[0], device)
     network = for_inference(model.to(device), cfg.MODEL.PRECISION)
-    return Compiled(network) if is_long else network
+    return Compiled(network, constant=True) if is_long else network
+
+
+def log_architecture(model: ResNetVideo, cfg: AttrDict, split: str) -> None:
+    """Log the depth of a network, and where its kernels reach over time and step in time, as the Caffe2 program."""
+    resnets = cfg.RESNETS
+    logger.info("%s_%s", cfg.MODEL.MODEL_NAME, split)
+    logger.info("--------------- ResNet-%d %dx%dd-%s, %s ---------------", cfg.MODEL.DEPTH, resnets.NUM_GROUPS,
+                resnets.WIDTH_PER_GROUP, resnets.TRANS_FUNC, cfg.DATASET)
+    for layers in model.temporal_reaches(), model.temporal_strides():
+        logger.info("%s", layers)
 
 
 def nonlocal_places(nonlocal_cfg: AttrDict, depth: int) -> set[str]:

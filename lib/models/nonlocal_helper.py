@@ -5,6 +5,7 @@ from torch.nn import functional as F
 
 from models.affinities import affinity_class, flatten_positions
 from models.attention_spans import span_of
+from models.convolution import Conv3d
 
 
 class NonLocalBlock(nn.Module):
@@ -37,8 +38,8 @@ class NonLocalBlock(nn.Module):
         self.use_maxpool = use_maxpool and self.span.covers_space
         for name, layer in self.affinity.make_layers(bias).items():
             self.add_module(name, layer)
-        self.g = nn.Conv3d(channels, inner, 1, bias=bias)
-        self.out = nn.Conv3d(inner, channels, 1, bias=bias)
+        self.g = Conv3d(channels, inner, 1, bias=bias)
+        self.out = Conv3d(inner, channels, 1, bias=bias)
         self.bn = norm if norm is not None else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,22 +1,12 @@
-"""Parts of the residual network: convolution over time, frozen affine layer, bottleneck block."""
+"""Parts of the residual network: frozen affine layer, bottleneck block."""
 
 from collections.abc import Callable
+from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-
-class TemporalConv(nn.Conv3d):
-    """A Conv3d whose kernel may extend over time, zero-padded there, even if the clip is shorter than the kernel."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        reach = int(self.padding[0])
-        if x.device.type != "cpu" or x.shape[2] >= self.kernel_size[0]:
-            return super().forward(x)
-        # For such clips the bfloat16 gradient of oneDNN in PyTorch 2.13 reads uninitialised memory.
-        padded = F.pad(x, (0, 0, 0, 0, reach, reach))
-        return F.conv3d(padded, self.weight, self.bias, self.stride, (0, *self.padding[1:]), groups=self.groups)
+from models.convolution import Conv3d
 
 
 class FrozenAffine(nn.Module):
@@ -35,7 +25,27 @@ class FrozenAffine(nn.Module):
         self.register_buffer("bias", torch.zeros(channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.addcmul(self.bias.view(-1, 1, 1, 1), x, self.weight.view(-1, 1, 1, 1))
+        return cast(Tensor, _Affine.apply(x, self.weight, self.bias))
+
+
+class _Affine(torch.autograd.Function):
+    """x * weight + bias in the type of x, with float32 factors inside; keeps nothing of x for the backward pass."""
+
+    @staticmethod
+    def forward(ctx, x, weight, bias):
+        ctx.save_for_backward(weight)
+        return _scaled(x, weight, bias)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        weight, = ctx.saved_tensors
+        return _scaled(gradient, weight, torch.zeros_like(weight)), None, None
+
+
+def _scaled(x, weight, bias):
+    # A batch norm with mean 0 and variance 1 takes factors of another type than x; a product would be in theirs.
+    zeros, ones = torch.zeros_like(weight), torch.ones_like(weight)
+    return torch.batch_norm(x, weight, bias, zeros, ones, training=False, momentum=0.0, eps=0.0, cudnn_enabled=False)
 
 
 class Bottleneck(nn.Module):
@@ -57,15 +67,15 @@ class Bottleneck(nn.Module):
         super().__init__()
         stride = (1, spatial_stride, spatial_stride)
         padding = (temporal_kernel // 2, 0, 0)
-        self.branch2a = TemporalConv(dim_in, dim_inner, (temporal_kernel, 1, 1), padding=padding, bias=False)
+        self.branch2a = Conv3d(dim_in, dim_inner, (temporal_kernel, 1, 1), padding=padding, bias=False)
         self.branch2a_bn = norm(dim_inner)
-        self.branch2b = nn.Conv3d(dim_inner, dim_inner, (1, 3, 3), stride, (0, 1, 1), groups=groups, bias=False)
+        self.branch2b = Conv3d(dim_inner, dim_inner, (1, 3, 3), stride, (0, 1, 1), groups=groups, bias=False)
         self.branch2b_bn = norm(dim_inner)
-        self.branch2c = nn.Conv3d(dim_inner, dim_out, 1, bias=False)
+        self.branch2c = Conv3d(dim_inner, dim_out, 1, bias=False)
         self.branch2c_bn = norm(dim_out)
         self.has_projection = dim_in != dim_out or spatial_stride != 1
         if self.has_projection:
-            self.branch1 = nn.Conv3d(dim_in, dim_out, 1, stride, bias=False)
+            self.branch1 = Conv3d(dim_in, dim_out, 1, stride, bias=False)
             self.branch1_bn = norm(dim_out)
         self.relu = nn.ReLU(inplace=True)
 

@@ -1,6 +1,6 @@
 """The network of the paper's table 1: ResNet-50/101, C2D or I3D, with non-local blocks."""
 
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from dataclasses import dataclass
 
 import torch
@@ -8,9 +8,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.activation_checkpointing import recompute
+from models.convolution import Conv3d
 from models.nonlocal_helper import NonLocalBlock
 from models.precision import no_autocast
-from models.resnet_helper import Bottleneck, TemporalConv
+from models.resnet_helper import Bottleneck
 from utils.errors import UserError
 
 
@@ -91,7 +92,7 @@ class ResNetVideo(nn.Module):
             trunk.append(name)
 
         kernel, stride = (1 + 2 * reach, 7, 7), (conv1_temporal_stride, 2, 2)
-        add("conv1", TemporalConv(3, 64, kernel, stride, (reach, 3, 3), bias=False))
+        add("conv1", Conv3d(3, 64, kernel, stride, (reach, 3, 3), bias=False))
         add("res_conv1_bn", norm(64))
         add("conv1_relu", nn.ReLU(inplace=True))
         add("pool1", nn.MaxPool3d((pool1_temporal, 3, 3), (pool1_temporal, 2, 2)))
@@ -133,6 +134,21 @@ class ResNetVideo(nn.Module):
                 parts.append([])
             parts[-1].append((name, layer))
         return [(nn.Sequential(OrderedDict(part)), not part[0][0].startswith("res5")) for part in parts]
+
+    def temporal_reaches(self) -> list[list[int]]:
+        """Frames that conv1, and the blocks of each stage, see before and after each frame."""
+        return self._of_temporal_convolutions(lambda convolution: convolution.padding[0])
+
+    def temporal_strides(self) -> list[list[int]]:
+        """Strides in time of conv1, and of the blocks of each stage."""
+        return self._of_temporal_convolutions(lambda convolution: convolution.stride[0])
+
+    def _of_temporal_convolutions(self, value):
+        stages = defaultdict(list)
+        for name in self.trunk:
+            if isinstance(layer := getattr(self, name), Bottleneck):
+                stages[name.partition("_")[0]].append(int(value(layer.branch2a)))
+        return [[int(value(self.conv1))], *stages.values()]
 
     def check_size(self, frames: int, height: int, width: int) -> None:
         if frames < self.min_frames:

@@ -11,6 +11,7 @@ import numpy as np
 
 from utils.errors import UserError
 from utils.files import StrPath, atomic_write
+from utils.visualize import as_label
 
 matplotlib.use("Agg")  # files only: no display is needed
 
@@ -96,7 +97,7 @@ def draw_clip(path: StrPath, clip: np.ndarray, names: list[str], attentions: lis
     figure, axes = plt.subplots(len(attentions), 1, squeeze=False, layout="constrained", figsize=(
         side * columns + 1.2, (side * clip.shape[1] / clip.shape[2] * lines + 0.4) * len(attentions) + 0.5))
     try:
-        figure.suptitle(title, fontsize=10)
+        figure.suptitle(as_label(title, longest=150), fontsize=10)
         for axes_of_one, attention in zip(axes[:, 0], attentions, strict=True):
             _draw_panels(axes_of_one, clip, names, attention, style)
         with atomic_write(path) as file:

@@ -10,6 +10,8 @@ from numpy.typing import ArrayLike
 from reports.video_scores import rank_classes
 from utils.files import StrPath, atomic_write
 
+MOST_CLASSES = 2000  # of a report: its table of confusions grows with their square
+
 
 @dataclass(frozen=True)
 class ClassReport:
@@ -50,7 +52,7 @@ def write_class_table(path: StrPath, report: ClassReport, names: Sequence[str]) 
     Raises:
         UserError: the file cannot be written.
     """
-    with atomic_write(path, "w", encoding="utf-8", newline="") as file:
+    with atomic_write(path, "w", encoding="utf-8", errors="backslashreplace", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["id", "class", "videos", "empty", "top1", "top5", "confused_with", "confused_videos"])
         for k, other in enumerate(report.most_confused):

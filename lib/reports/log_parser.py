@@ -107,9 +107,14 @@ class Log:
     report: dict[str, object] = field(default_factory=dict)  # key of REPORT_LINES -> value, of the last test
 
 
+# Longer lines, and numbers of more digits, are damage: nothing may be made of them.
+_LONGEST_LINE = 1 << 16
+_COUNT = r"\d{1,18}"
+
+
 # A number as str.format writes it with this many decimals; a truncated number does not match.
 def _number(name, decimals):
-    return rf" *(?P<{name}>-?\d+\.\d{{{decimals}}}|-?nan|-?inf)"
+    return rf" *(?P<{name}>-?\d{{1,40}}\.\d{{{decimals}}}|-?nan|-?inf)"
 
 
 _RECORD_PREFIX = r"(?:\[[A-Z]+: [^\]]+: +\d+\]: |[A-Z]+:[\w.]+:)?"
@@ -117,39 +122,39 @@ _DURATION = r"(?:-?\d+ days?, )?\d+:\d\d:\d\d"
 
 TRAIN_LINE = re.compile(
     rf"\| Train ETA: (?P<eta>{_DURATION}) LR:{_number('lr', 8)}  "
-    rf"Iters \[(?P<iteration>\d+)/(?P<max_iter>\d+)\] \[{_number('epoch', 2)}ep\]  "
+    rf"Iters \[(?P<iteration>{_COUNT})/(?P<max_iter>{_COUNT})\] \[{_number('epoch', 2)}ep\]  "
     rf"Time{_number('time', 3)}  Loss{_number('loss', 4)}  top1{_number('top1', 3)} top5{_number('top5', 3)}"
 )
 TEST_LINE = re.compile(
-    rf"\| Test: \[(?P<batch>\d+)/(?P<batches>\d+)\]  Time{_number('time', 3)}  "
+    rf"\| Test: \[(?P<batch>{_COUNT})/(?P<batches>{_COUNT})\]  Time{_number('time', 3)}  "
     rf"top1{_number('top1', 3)} \({_number('top1_average', 3)}\)  "
     rf"top5{_number('top5', 3)} \({_number('top5_average', 3)}\)"
     rf"(?: top1_N_way{_number('top1_n_way', 3)} \({_number('top1_n_way_average', 3)}\)  "
     rf"top5_N_way{_number('top5_n_way', 3)} \({_number('top5_n_way_average', 3)}\))?"
-    rf"  current batch (?P<current_batch>\d+)  aggregated batch (?P<aggregated_batch>\d+)"
+    rf"  current batch (?P<current_batch>{_COUNT})  aggregated batch (?P<aggregated_batch>{_COUNT})"
 )
 BEST_LINE = re.compile(rf"\* Best model: top1:{_number('top1', 3)} top5:{_number('top5', 3)}")
 BEST_N_WAY_LINE = re.compile(
     rf"\* Best: top1_N_way:{_number('top1_n_way', 3)} top5_N_way:{_number('top5_n_way', 3)}"
 )
 FINISHED_LINE = re.compile(
-    rf"\* Finished #iters \[(?P<iteration>\d+)\|(?P<max_iter>\d+)\]: "
+    rf"\* Finished #iters \[(?P<iteration>{_COUNT})\|(?P<max_iter>{_COUNT})\]: "
     rf"top1:{_number('top1', 3)} top5:{_number('top5', 3)}"
     rf"(?: top1_N_way:{_number('top1_n_way', 3)} top5_N_way:{_number('top5_n_way', 3)})?"
 )
 STATS_LINE = re.compile(r"json_stats: (?P<stats>\{.*\})")
 CLIPS_LINE = re.compile(
-    rf"{_RECORD_PREFIX}(?P<batch>\d+)/(?P<batches>\d+) iter \((?P<videos_seen>\d+)/(?P<videos>\d+) videos\): "
-    rf"Time:{_number('time', 3)} \(ETA: (?P<eta>{_DURATION})\)\. ID: \[(?P<video_ids>\d+(?:, \d+)*)\]"
+    rf"{_RECORD_PREFIX}(?P<batch>{_COUNT})/(?P<batches>{_COUNT}) iter "
+    rf"\((?P<videos_seen>{_COUNT})/(?P<videos>{_COUNT}) videos\): "
+    rf"Time:{_number('time', 3)} \(ETA: (?P<eta>{_DURATION})\)\. ID: \[(?P<video_ids>{_COUNT}(?:, {_COUNT})*)\]"
 )
-_COUNT = r"(?P<count>\d+)"
 _PERCENT = _number("percent", 2)
-_PERCENT_OF = rf"{_PERCENT} percent \((?P<correct>\d+)/(?P<total>\d+)\)"
+_PERCENT_OF = rf"{_PERCENT} percent \((?P<correct>{_COUNT})/(?P<total>{_COUNT})\)"
 REPORT_LINES = {
-    "empty_videos": re.compile(rf"{_RECORD_PREFIX}Num of empty videos: {_COUNT}"),
-    "corrupted_videos": re.compile(rf"{_RECORD_PREFIX}Num of corrupted videos: {_COUNT}"),
-    "max_clips": re.compile(rf"{_RECORD_PREFIX}Max num of clips in a video: {_COUNT}"),
-    "min_clips": re.compile(rf"{_RECORD_PREFIX}Min num of clips in a video: {_COUNT}"),
+    "empty_videos": re.compile(rf"{_RECORD_PREFIX}Num of empty videos: (?P<count>{_COUNT})"),
+    "corrupted_videos": re.compile(rf"{_RECORD_PREFIX}Num of corrupted videos: (?P<count>{_COUNT})"),
+    "max_clips": re.compile(rf"{_RECORD_PREFIX}Max num of clips in a video: (?P<count>{_COUNT})"),
+    "min_clips": re.compile(rf"{_RECORD_PREFIX}Min num of clips in a video: (?P<count>{_COUNT})"),
     "clip1_accuracy": re.compile(rf"{_RECORD_PREFIX}Clip1 accuracy: {_PERCENT_OF}"),
     "clip_accuracy": re.compile(rf"{_RECORD_PREFIX}Clip accuracy: {_PERCENT_OF}"),
     "top1_accuracy": re.compile(rf"{_RECORD_PREFIX}top-1 accuracy: {_PERCENT} percent"),
@@ -209,7 +214,7 @@ def read_log(path: StrPath) -> Log:
     """parse_log of a file. Raises UserError if it cannot be read or contains no line of a log."""
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
-            log = parse_log(file)
+            log = parse_log(iter(lambda: file.readline(_LONGEST_LINE), ""))
     except OSError as error:
         raise UserError(f"{path}: cannot read this log: {error.strerror}") from error
     if log == Log():
@@ -226,9 +231,10 @@ def _convert(text, kind):
 def _parse_stats(text):
     try:
         stats = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
-    return StatsLine(stats) if isinstance(stats.get("currentIter"), int) else None
+    iteration = stats.get("currentIter")
+    return StatsLine(stats) if type(iteration) is int and re.fullmatch(_COUNT, str(iteration)) else None
 
 
 def _parse_report_line(line):

@@ -1,7 +1,8 @@
 """Predictions as text, JSON and CSV."""
 
 import csv
-import json
+
+from utils.collections import to_json
 
 COLUMNS = ["video", "rank", "class_id", "class_name", "probability", "error"]
 
@@ -17,8 +18,7 @@ def as_text(video: str, top: list[dict]) -> str:
 
 def write_json(file, results: list[dict], **about) -> None:
     """Write {**about, "videos": results}; each result has `video`, and `top` or `error`."""
-    json.dump({**about, "videos": results}, file, indent=1)
-    file.write("\n")
+    file.write(to_json({**about, "videos": results}, indent=1) + "\n")
 
 
 def write_csv(file, results: list[dict]) -> None:

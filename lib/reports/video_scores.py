@@ -1,6 +1,7 @@
 """Accuracy over videos, from the scores of their clips (paper section 5.1: scores are averaged over the clips)."""
 
 import logging
+import operator
 import os
 import pickle
 from dataclasses import dataclass
@@ -93,10 +94,13 @@ def rank_classes(video_ids: np.ndarray, scores: np.ndarray, videos: int) -> tupl
         video without clips is meaningless.
     """
     counts = np.bincount(video_ids, minlength=videos)
-    sums = np.zeros((videos, scores.shape[1]))
-    np.add.at(sums, video_ids, scores)
+    seen, rows = np.unique(video_ids, return_inverse=True)
+    sums = np.zeros((len(seen), scores.shape[1]))
+    np.add.at(sums, rows, scores)
+    ranking = np.zeros((videos, min(5, scores.shape[1])), np.int64)
     # stable: ties go to the lower index
-    return counts, np.argsort(-sums, axis=1, kind="stable")[:, :5]
+    ranking[seen] = np.argsort(-sums, axis=1, kind="stable")[:, :5]
+    return counts, ranking
 
 
 def read_results(path: StrPath) -> tuple[np.ndarray, np.ndarray]:
@@ -106,11 +110,15 @@ def read_results(path: StrPath) -> tuple[np.ndarray, np.ndarray]:
         (clips,) int64 video indices and (clips, K) score vectors, in record order.
 
     Raises:
-        UserError: the file cannot be read, has other contents, or contains no clip.
+        UserError: the file cannot be read, has other contents, or contains no clip or a score that is not finite.
     """
     video_ids, scores = _read_rows(path) if is_result_file(path) else _read_pickle(path)
     if not len(video_ids):
         raise UserError(f"{path}: expected the scores of clips, got none")
+    wrong = np.flatnonzero(~np.isfinite(scores).all(1))
+    if len(wrong):
+        raise UserError(f"{path}: expected finite scores, got NaN or infinity in {len(wrong)} of {len(scores)} clips, "
+                        f"the first of video {video_ids[wrong[0]]}")
     return video_ids, scores
 
 
@@ -119,6 +127,8 @@ def _read_rows(path: StrPath) -> tuple[np.ndarray, np.ndarray]:
         if "video_indices" not in file or "scores" not in file:
             raise UserError(f"{path}: expected the scores of a test and their video indices, got "
                             f"{', '.join(file)}; results_probs.pkl contains them as well")
+        for name in ("status", "video_indices", "scores"):
+            _check_size(path, name, file[name].shape, file[name].nbytes)
         status, damaged = verified_status(file, ["scores"])
         if len(damaged):
             raise UserError(f"{path}: damaged: {len(damaged)} of {len(status)} rows (first row {damaged[0]}); the same "
@@ -133,14 +143,26 @@ def _read_rows(path: StrPath) -> tuple[np.ndarray, np.ndarray]:
 def _read_pickle(path: StrPath) -> tuple[np.ndarray, np.ndarray]:
     rows = load(path)
     try:
-        video_ids = np.array([video for video, _ in rows])
-        scores = np.array([vector for _, vector in rows])
-    except (TypeError, ValueError):
-        video_ids = scores = np.empty(())
-    fitting = video_ids.dtype.kind in "iu" and scores.dtype.kind == "f" and scores.ndim == 2
-    if not isinstance(rows, list) or (rows and not fitting):
-        raise UserError(f"{path}: expected a list of [video index, list of scores], as in results_probs.pkl")
-    return video_ids.astype(np.int64), scores
+        if not isinstance(rows, list):
+            raise TypeError
+        clips, classes = len(rows), len(rows[0][1]) if rows else 0
+        _check_size(path, "scores", (clips, classes), clips * classes)  # a number takes a byte at least
+        video_ids, scores = np.empty(clips, np.int64), np.empty((clips, classes))
+        for clip, (video, vector) in enumerate(rows):
+            if not isinstance(vector, list | tuple | np.ndarray) or len(vector) != classes:
+                raise ValueError
+            video_ids[clip] = operator.index(video)
+            scores[clip] = np.fromiter(vector, np.float64, classes)  # one by one: a score may turn out to be a list
+    except (TypeError, ValueError, LookupError, OverflowError):
+        raise UserError(f"{path}: expected a list of [video index, list of scores], as in results_probs.pkl") from None
+    return video_ids, scores
+
+
+def _check_size(path: StrPath, name: str, shape: tuple[int, ...], size: int) -> None:
+    """Raise UserError if what a file is said to hold takes more bytes than it has: a small one may claim terabytes."""
+    if size > os.path.getsize(path):
+        raise UserError(f"{path}: expected a file that holds its {name}, got one of {os.path.getsize(path)} bytes for "
+                        f"{' x '.join(map(str, shape))}")
 
 
 def write_results(path: StrPath, video_ids: np.ndarray, scores: np.ndarray) -> None:

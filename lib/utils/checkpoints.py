@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from formats.blobs import Checkpoint, blob_name, describe, is_weight, model_blobs, momentum_name, read_checkpoint
+from formats.blobs import Checkpoint, blob_name, check_finite, is_weight, model_blobs, momentum_name, read_checkpoint
+from formats.blobs import load_blobs as load_blobs  # other programs look for it here
 from formats.caffe2_pickle import PickleError, dump
 from utils.errors import UserError
 from utils.files import clear_leftovers
@@ -101,8 +102,8 @@ def load_weights(model: nn.Module, weights: str | PathLike | Checkpoint,
         momentum: {blob name: tensor} of update histories to fill as well, in place.
 
     Raises:
-        UserError: the file cannot be read, or holds no blob of the model, or one of a wrong shape or type. The model
-            is unchanged then.
+        UserError: the file cannot be read, or holds no blob of the model, or one of a wrong shape or type, or one with
+            a NaN or an infinity in it. The model is unchanged then.
     """
     checkpoint = weights if isinstance(weights, Checkpoint) else read_checkpoint(weights)
     logger.info("Initializing model params from file: %s", checkpoint.path)
@@ -124,7 +125,9 @@ def load_weights(model: nn.Module, weights: str | PathLike | Checkpoint,
     # Everything has been checked: from here on nothing can fail halfway.
     for name, source in sources.items():
         targets[name].copy_(source)
-        logger.info("%s loaded from weights file: %s", name, tuple(source.shape))
+        found, shape = checkpoint.blobs[name].shape, tuple(source.shape)
+        change = "" if found == shape else f" {'inflated' if name in report.inflated else 'reshaped'} to {shape}"
+        logger.info("%s loaded from weights file into: gpu_0/%s %s%s", name, name, found, change)
     return report
 
 
@@ -136,10 +139,8 @@ def _fit(checkpoint: Checkpoint, name: str, shape: torch.Size) -> tuple[str, Ten
     if name not in checkpoint.blobs:
         logger.info("%s not found", name)
         return "missing", None
-    value = checkpoint.blobs[name]
-    if not isinstance(value, np.ndarray) or value.dtype.kind not in "fiu":
-        raise UserError(f"{checkpoint.path}: {name}: expected an array of numbers, got {describe(value)}")
-    source, found = torch.from_numpy(value.astype(np.float32, copy=False)), value.shape
+    source = checkpoint.tensor(name)
+    found = tuple(source.shape)
     if found == tuple(shape):
         return "loaded", source
     if "pred" in name:
@@ -193,7 +194,10 @@ def _initialize(model, checkpoint, momentum=None, reset_start_iter=False, traini
     report = load_weights(model, checkpoint, momentum)
     report.warn_if_unfolded()
     lr = 1.0 if training and report.lr is None else report.lr
-    return 0 if reset_start_iter or report.model_iter is None else report.model_iter, lr
+    iteration = 0 if reset_start_iter or report.model_iter is None else report.model_iter
+    if training:
+        logger.info("Loaded: start_model_iter: %d; prev_lr: %.8f", iteration, lr)
+    return iteration, lr
 
 
 # Saving
@@ -213,12 +217,14 @@ def save_checkpoint(path: str | PathLike, model: nn.Module, momentum: dict[str, 
             next to "blobs", which the Caffe2 program ignores.
 
     Raises:
-        UserError: the file cannot be written.
+        UserError: the file cannot be written, or there is a NaN or an infinity in what it is to hold.
     """
     path = Path(path)
     logger.info("Saving model params to weights file %s", path)
     trainable = [blob_name(name) for name, parameter in model.named_parameters() if parameter.requires_grad]
     tensors = model_blobs(model) | {momentum_name(name): momentum[name] for name in trainable}
+    for name, tensor in tensors.items():
+        check_finite(f"{path}: not written, and training cannot go on: {name}", tensor)
     blobs: dict[str, np.ndarray | int] = {
         name: tensor.detach().to("cpu", torch.float32).numpy() for name, tensor in tensors.items()}
     blobs |= {"lr": np.array(float(lr), np.float32), "model_iter": int(model_iter)}
@@ -294,8 +300,8 @@ def resume_or_initialize(model: nn.Module, momentum: dict[str, Tensor], checkpoi
                          batch_size: int) -> StartPoint:
     """Load the weights that training starts from, and its update history when it resumes.
 
-    1. With `resume`, the newest checkpoint under checkpoint_dir, with its history, at its iteration. If it is
-       damaged, the one before it.
+    1. With `resume`, the newest checkpoint under checkpoint_dir, with its history, at its iteration (0 if it does not
+       say). If it is damaged, the one before it.
     2. Else params_file, without history, at its iteration; times resume_from_batch_size / batch_size if that
        is positive; at 0 with reset_start_iter.
     3. Else nothing: from scratch, at 0.
@@ -312,12 +318,12 @@ def resume_or_initialize(model: nn.Module, momentum: dict[str, Tensor], checkpoi
     """
     checkpoints = find_checkpoints(checkpoint_dir) if resume else []
     if checkpoints:
+        logger.info("Initializing from checkpoints...")
         checkpoint = _newest_readable(checkpoints)
-        if "model_iter" not in checkpoint.blobs:
-            raise UserError(f"{checkpoint.path}: no model_iter in it, so training cannot resume from it")
         iteration, lr = _initialize(model, checkpoint, momentum, training=True)
         return StartPoint(iteration, lr, checkpoint.state, Path(checkpoint.path))
     if params_file:
+        logger.info("Initializing from pre-trained file...")
         iteration, lr = _initialize(model, read_checkpoint(params_file), None, reset_start_iter, training=True)
         if resume_from_batch_size > 0:
             iteration = int(iteration * resume_from_batch_size / batch_size)

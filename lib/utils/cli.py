@@ -1,6 +1,7 @@
 """Shared by all command lines: the log format, and reporting a user's mistake in one line."""
 
 import contextlib
+import io
 import logging
 import os
 import signal
@@ -41,6 +42,10 @@ def run(main: Callable[..., int | None], *args: Any) -> NoReturn:
     number (130 after Ctrl-C), unless the tool has called stopping.stop_when_asked(). Any other exception is a bug: it
     is printed with its traceback and gives 1.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # None if it is closed
+            # Names of files can be any bytes, and the terminal's encoding any.
+            stream.reconfigure(errors="backslashreplace")
     hangs = False
     try:
         with stopping.interruptible():
@@ -69,11 +74,12 @@ def run(main: Callable[..., int | None], *args: Any) -> NoReturn:
 
 
 def _fail(message: str, status: int = 1) -> int:
-    sys.stdout.flush()
+    if sys.stdout is not None:  # as it is if it is closed
+        sys.stdout.flush()
     if ERROR_FILE not in os.environ:
         sys.stderr.write(message)
         return status
-    with contextlib.suppress(OSError), open(os.environ[ERROR_FILE], "w") as file:
+    with contextlib.suppress(OSError), open(os.environ[ERROR_FILE], "w", errors="backslashreplace") as file:
         file.write(message)
     # Exit at once: this closes the connections to the other processes, whose errors must come after this one.
     os._exit(status)

@@ -1,5 +1,7 @@
-"""Nested dictionaries: attribute access, and values by dotted key."""
+"""Nested dictionaries: attribute access, values by dotted key, and JSON."""
 
+import json
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -40,3 +42,16 @@ def value_at(mapping: Mapping[str, Any], key: str) -> Any:
             raise KeyError(key)
         value = value[name]
     return value
+
+
+def to_json(value: Any, indent: int | None = None) -> str:
+    """json.dumps, but NaN and the infinities become null: JSON has no such numbers."""
+    return json.dumps(_without_nan(value), indent=indent, allow_nan=False)
+
+
+def _without_nan(value):
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

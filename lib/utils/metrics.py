@@ -1,11 +1,11 @@
 """Classification errors, their running averages, and the log lines that report them."""
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 
+from utils.collections import to_json
 from utils.misc import eta
 from utils.timer import Timer
 
@@ -69,7 +69,8 @@ class BestErrors:
             print(f"\n* Best model: top1: {errors['err']:7.3f} top5: {errors['err5']:7.3f}\n", flush=True)
         if "err_N_way" in errors and errors["err_N_way"] < self.best_n_way["err_N_way"]:
             self.best_n_way = {name: errors[name] for name in ("err_N_way", "err5_N_way")}
-            print(f"* Best: top1_N_way: {errors['err_N_way']:7.3f} top5_N_way: {errors['err5_N_way']:7.3f}", flush=True)
+            print(f"\n* Best: top1_N_way: {errors['err_N_way']:7.3f} top5_N_way: {errors['err5_N_way']:7.3f}\n",
+                  flush=True)
 
 
 def print_train_line(it: int, max_iter: int, lr: float, epoch: float, timer: Timer,
@@ -104,4 +105,4 @@ def print_finished_line(it: int, max_iter: int, errors: Mapping[str, float]) -> 
 
 def print_json_stats(stats: Mapping[str, Any]) -> None:
     """Print the measurements of an evaluation, and of the training since the previous one, as JSON."""
-    print(f"\njson_stats: {json.dumps(stats)}\n", flush=True)
+    print(f"\njson_stats: {to_json(stats)}\n", flush=True)

@@ -1,6 +1,8 @@
 """Plots: training curves from logs, and confusion matrices."""
 
 import math
+import os
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,6 +15,8 @@ from utils.errors import UserError
 from utils.files import StrPath, atomic_write
 
 matplotlib.use("Agg")  # writes files only, needs no display
+matplotlib.rcParams["text.parse_math"] = False  # a $ in a name begins no formula
+warnings.filterwarnings("ignore", "Glyph .* missing from font")  # a box stands for it
 
 from matplotlib import pyplot as plt  # noqa: E402
 from matplotlib.axes import Axes  # noqa: E402
@@ -35,10 +39,16 @@ class RunLog(Protocol):
 SMOOTHING_SHARE = 0.05
 
 
+def as_label(name: str, longest: int = 60) -> str:
+    """A name, of a file perhaps, as text that can be drawn: shortened, and what is no text escaped."""
+    name = name.encode("utf-8", "backslashreplace").decode()
+    return name if len(name) <= longest else f"{name[:longest - 1]}\u2026"
+
+
 def log_names(paths: Iterable[StrPath]) -> list[str]:
     """A short name for each log file: its stem, or the folder name for a `log.txt`; the path if that is ambiguous."""
     files = [Path(path) for path in paths]
-    names = [path.resolve().parent.name if path.stem == "log" else path.stem for path in files]
+    names = [Path(os.path.abspath(path)).parent.name if path.stem == "log" else path.stem for path in files]
     return [str(path) if names.count(name) > 1 else name for name, path in zip(names, files, strict=True)]
 
 
@@ -80,7 +90,7 @@ def plot_logs(logs: Mapping[str, RunLog], output: StrPath) -> None:
             _draw_training(top5, log, "top5", color)
             _draw_validation(top1, log, "test_err", color)
             _draw_validation(top5, log, "test_err5", color)
-            handles.append(Line2D([], [], color=color, label=name))
+            handles.append(Line2D([], [], color=color, label=as_label(name)))
         loss.set_ylim(bottom=0)
         top1.set_ylim(0, 105)
         top5.set_ylim(0, 105)
@@ -112,19 +122,27 @@ def _draw_training(axes: Axes, log: RunLog, field: str, color: str) -> None:
 
 
 def _draw_validation(axes: Axes, log: RunLog, key: str, color: str) -> None:
-    points = [(stats["currentIter"], stats[key]) for stats in log.evaluations if key in stats]
+    points = [(stats["currentIter"], stats[key]) for stats in log.evaluations if _can_be_drawn(stats.get(key))]
     if points:
         axes.plot(*zip(*points, strict=True), color=color, marker="o", markersize=4, linewidth=1.6)
 
 
-# Up to this many classes, the cells of a confusion matrix are large enough for a number.
+def _can_be_drawn(value: Any) -> bool:
+    """Whether a value of a json_stats line, which can be anything, is a number that fits into a picture."""
+    return type(value) in (int, float) and abs(value) < 1e40
+
+
+# Up to so many classes, the cells of a confusion matrix are large enough for a number, and there is a name to each.
 MOST_NUMBERED_CLASSES = 30
+MOST_NAMED_CLASSES = 1000
+_DOTS = 150  # an inch
 
 
 def plot_confusion(confusion: np.ndarray, names: Sequence[str], output: StrPath) -> None:
     """Plot a confusion matrix as a PNG file.
 
-    Every row and column is labelled; the picture grows with the number of classes.
+    Every row and column is labelled; the picture grows with the number of classes. Beyond MOST_NAMED_CLASSES each
+    is a pixel.
 
     Args:
         confusion: (K, K) numbers of videos, by true class and by class of the highest score.
@@ -138,17 +156,22 @@ def plot_confusion(confusion: np.ndarray, names: Sequence[str], output: StrPath)
     shares = confusion / np.maximum(totals, 1)
     numbered = classes <= MOST_NUMBERED_CLASSES
     cell, font = (0.55, 10) if numbered else (0.075, 4.5)  # inches, points
-    names = [f"{name[:39]}\u2026" if len(name) > 40 else name for name in names]
+    if classes > MOST_NAMED_CLASSES:
+        cell = 1 / _DOTS  # a pixel
+    names = [as_label(name, longest=40) for name in names]
     margin = max(map(len, names)) * 0.6 * font / 72 + 0.6
     inside = max(classes * cell, 2.5)
     side = margin + inside + 0.4
     figure = plt.figure(figsize=(side, side))
     try:
         axes = figure.add_axes((margin / side, margin / side, inside / side, inside / side))
-        # Square root scale, so that single videos among hundreds are visible.
-        axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, 0, 1), interpolation="nearest")
-        axes.set_xticks(range(classes), names, rotation=90, fontsize=font)
-        axes.set_yticks(range(classes), names, fontsize=font)
+        # Square root scale, so that single videos among hundreds are visible. (imshow would take ten times the memory.)
+        edges = np.arange(classes + 1) - 0.5
+        axes.pcolormesh(edges, edges, shares, cmap="Blues", norm=PowerNorm(0.5, 0, 1))
+        axes.invert_yaxis()
+        if classes <= MOST_NAMED_CLASSES:
+            axes.set_xticks(range(classes), names, rotation=90, fontsize=font)
+            axes.set_yticks(range(classes), names, fontsize=font)
         axes.tick_params(length=0 if not numbered else 3, pad=1 if not numbered else 3)
         axes.set_xlabel("class of the highest score")
         axes.set_ylabel("true class")
@@ -159,6 +182,6 @@ def plot_confusion(confusion: np.ndarray, names: Sequence[str], output: StrPath)
                 axes.text(column, row, f"{100 * share:.0f}", ha="center", va="center", fontsize=font,
                           color="white" if share > 0.4 else "black")
         with atomic_write(output) as file:
-            figure.savefig(file, format="png", dpi=150)
+            figure.savefig(file, format="png", dpi=_DOTS)
     finally:
         plt.close(figure)

@@ -117,6 +117,11 @@ class Container:
             return int(self._file.duration / av.time_base * self.stream.average_rate + 0.5)
         return 0
 
+    @property
+    def stated_length(self) -> int:
+        """What the container says of its length: the number of frames or, if it does not, the duration; 0: nothing."""
+        return self.stream.frames or self._file.duration or 0
+
     def packets(self) -> Iterator[av.Packet]:
         """Yield the packets of the stream. Raises BadVideo if the disk fails; other errors end it (see problem)."""
         try:

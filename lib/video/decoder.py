@@ -5,7 +5,7 @@ on what was believed at the time, a resumed run would differ. The container cann
 shows whether its packets decode, and one flipped bit in a sound file can cost a frame. So the first time, a video is
 read to its end, wanting what the container's claim implies. If the claim was right (it mostly is) that was all; if
 not, a second pass fetches the right frames. F is cached (video_facts.py), and later passes stop after the last wanted
-frame.
+frame, if the container still says what it said.
 
 Seeking to a keyframe would decode less. But where a seek lands depends on timestamps, which are wrong in some files,
 and what decodes from there can differ from what decodes from the start. Where a file's frames are known to stay the
@@ -22,8 +22,8 @@ from video.container import Container, complaints, refuse_text
 from video.pixels import to_rgb
 from video.skip_check import MAX_BYTES, find_order
 from video.survey import Survey
-from video.video import MAX_FRAMES, IndicesOf, Keep, Stopped, places_of
-from video.video_facts import Fingerprint, VideoFacts, VideoFactsCache
+from video.video import IndicesOf, Keep, Stopped, places_of
+from video.video_facts import MAX_FRAMES, Fingerprint, VideoFacts, VideoFactsCache
 
 
 class VideoFile:
@@ -60,7 +60,7 @@ class VideoFile:
         facts, claim_was_right = self._read_to_end(indices_of, keep, stopped, learn)
         cache.put(self.name, self.fingerprint, facts)
         if not claim_was_right and not self._read(facts, indices_of, keep, stopped):
-            raise BadVideo(self.name, f"yielded {facts.count} frames at first, and fewer afterwards")
+            raise BadVideo(self.name, f"yielded {facts.count} frames at first, and another number afterwards")
         return facts
 
     def examine(self) -> VideoFacts:
@@ -104,27 +104,42 @@ class VideoFile:
         return facts, claimed == facts.count
 
     def _read(self, known, indices_of, keep, stopped):
-        """Decode up to the last wanted frame. Returns whether all were there."""
+        """Decode up to the last wanted frame, or all. Returns whether the content is the known one, as far as seen."""
         places = places_of(indices_of(known.count))
-        end = max(places, default=-1) + 1
-        if not end:
+        if not places:
             return True
+        # Of a damaged video, or one whose container states no length, nothing but its end shows another number.
+        whole = known.damage or known.length == 0
+        end = known.count if whole else max(places) + 1
         with self._open() as video:
-            for index, frame in enumerate(video.frames(), 1):
+            if not _states(video, known):
+                return False
+            count = 0
+            for frame in video.frames():
                 if stopped():
                     raise Stopped
-                if index - 1 in places:
-                    keep(places[index - 1], to_rgb(frame, known.turn))
-                if index == end:
-                    return True
-        return False
+                if count == end:
+                    return False
+                if count in places:
+                    keep(places[count], to_rgb(frame, known.turn))
+                count += 1
+                if count == (MAX_FRAMES if whole else end):
+                    break
+            return count == end and (whole or not video.failures)
 
     def _read_needed(self, known, indices_of, keep, stopped):
         """Decode only what the wanted frames need. Raises CannotSkip if that fails: what was kept does not count."""
         places = places_of(indices_of(known.count))
         with self._open(known.format) as video:
+            if not _states(video, known):
+                raise packets.CannotSkip
             listed = packets.read_wanted(video, places.keys(), known.reorder, known.closed)
             for rank, frame in packets.decode_needed(video, listed, places.keys()):
                 if stopped():
                     raise Stopped
                 keep(places[rank], to_rgb(frame, known.turn))
+
+
+def _states(video, known):
+    """Whether a container says of its length what it said when its video became known."""
+    return known.length in (None, video.stated_length)

@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 
 from video.bad_videos import BadVideo
-from video.video import MAX_FRAMES, IndicesOf, Keep, Stopped, places_of
-from video.video_facts import Fingerprint, VideoFacts, VideoFactsCache
+from video.video import IndicesOf, Keep, Stopped, places_of
+from video.video_facts import MAX_FRAMES, Fingerprint, VideoFacts, VideoFactsCache
 
 _EXPECTED = "expected images 000001.jpg, 000002.jpg, ... (or img_00001.jpg; or png)"
 _NAME = re.compile(r"(?:img_)?([0-9]{1,18})\.(?:jpe?g|png)", re.IGNORECASE)  # not flow_x_00001.jpg, which stands nearby

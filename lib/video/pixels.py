@@ -24,6 +24,7 @@ _PLANAR = {"yuv420p", "yuvj420p", "yuv422p", "yuvj422p"}
 # (a, b, c, d), each -1, 0 or 1: a pixel at (x, y) is shown at (a x + c y, b x + d y). None: as it is stored, also where
 # the angle is none of the quarter turns: players differ there.
 Turn: TypeAlias = tuple[int, int, int, int] | None
+TURNS = {turn for a in (1, -1) for d in (1, -1) for turn in ((a, 0, 0, d), (0, a, d, 0))}
 
 
 class _Converters(threading.local):

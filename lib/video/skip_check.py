@@ -6,7 +6,8 @@ from video import packets
 from video.container import Container
 from video.packets import CannotSkip, Packet
 from video.pixels import checksum
-from video.video import MAX_FRAMES, Stopped
+from video.video import Stopped
+from video.video_facts import MAX_FRAMES
 
 # Every decoding thread holds the packets in memory.
 MAX_BYTES = 64 << 20

@@ -18,8 +18,7 @@ import av
 
 from video.container import Container
 from video.pixels import Turn, checksum, display_matrix
-from video.video import MAX_FRAMES
-from video.video_facts import VideoFacts
+from video.video_facts import MAX_FRAMES, VideoFacts
 
 # Kinds that concern what a clip is made of, and so are worth a line in the log of a run.
 WORTH_SAYING = ("long", "size", "format")
@@ -73,7 +72,8 @@ class Survey:
 
     def facts(self) -> VideoFacts:
         """What is known at the end. Packets are not known to be left out safely."""
-        return VideoFacts(len(self.times), self._damage(), turn=self.turn, remarks=dict(self._remarks()))
+        return VideoFacts(len(self.times), self._damage(), turn=self.turn, remarks=dict(self._remarks()),
+                          length=self._video.stated_length)
 
     def _damage(self):
         faults = []

@@ -7,8 +7,6 @@ import numpy as np
 
 from video.video_facts import Fingerprint, VideoFacts, VideoFactsCache
 
-MAX_FRAMES = 10000  # of a video; the rest is ignored
-
 IndicesOf = Callable[[int], Sequence[int] | np.ndarray]
 Keep = Callable[[list[int], np.ndarray], None]
 

@@ -7,12 +7,18 @@ import stat
 import zlib
 from dataclasses import astuple, dataclass, field
 from threading import Lock
+from types import NoneType
 from typing import NamedTuple
 
 from video.container import DECODER
-from video.pixels import Turn
+from video.formats import UNSAFE_FORMATS
+from video.pixels import TURNS, Turn
 
 logger = logging.getLogger(__name__)
+
+MAX_FRAMES = 10000  # of a video; the rest is ignored
+
+_LONGEST_LINE = 1 << 20  # bytes of the file; paths and reports of damage are far shorter
 
 
 class Fingerprint(NamedTuple):
@@ -41,6 +47,7 @@ class VideoFacts:
         turn: how frames are turned and mirrored (pixels.Turn), if they are not wanted as stored.
         remarks: {kind: what is unusual about a sound video}; kinds are those of survey.py.
         format: name of the container's format, which need not be found out again, where packets may be left out.
+        length: the container's stated_length; another one shows that the content has changed. None: not noted.
     """
 
     count: int
@@ -51,16 +58,29 @@ class VideoFacts:
     turn: Turn = None
     remarks: dict[str, str] = field(default_factory=dict)
     format: str = ""
+    length: int | None = field(default=None, compare=False)
 
     def __post_init__(self):
+        """Facts also come from files and other processes: TypeError or ValueError for what cannot be any."""
         if isinstance(self.turn, list):  # from JSON
             object.__setattr__(self, "turn", tuple(self.turn))
-        expected = (int, str | None, bool | None, int, bool, tuple | None, dict, str)
-        for value, kind in zip(astuple(self), expected, strict=True):
-            if not isinstance(value, kind):
-                raise TypeError(f"expected {kind}, got {value!r}")
-        if self.turn is not None and len(self.turn) != 4:
-            raise ValueError(f"expected four numbers, got {self.turn}")
+        for name, kinds in _KINDS.items():
+            if type(getattr(self, name)) not in kinds:
+                raise TypeError(f"{name}: expected {kinds}, got {getattr(self, name)!r}")
+        if not (0 <= self.count <= MAX_FRAMES and 0 <= self.reorder < 1 << 31):
+            raise ValueError(f"numbers out of range: {self.count}, {self.reorder}")
+        if self.turn not in (None, *TURNS):
+            raise ValueError(f"expected a quarter turn, got {self.turn}")
+        if not all(type(text) is str for text in (*self.remarks, *self.remarks.values())):
+            raise TypeError(f"expected texts, got {self.remarks}")
+        if not UNSAFE_FORMATS.isdisjoint(self.format.split(",")):
+            raise ValueError(f"expected the format of a video, got {self.format}")
+
+
+_KINDS: dict[str, tuple[type, ...]] = {
+    "count": (int,), "damage": (str, NoneType), "skips": (bool, NoneType), "reorder": (int,), "closed": (bool,),
+    "turn": (tuple, NoneType), "remarks": (dict,), "format": (str,), "length": (int, NoneType),
+}  # fmt: skip
 
 
 class VideoFactsCache:
@@ -101,7 +121,7 @@ class VideoFactsCache:
 
     def _load(self):
         with open(self._open(os.O_RDONLY), "rb") as lines:
-            for line in lines:
+            for line in iter(lambda: lines.readline(_LONGEST_LINE), b""):
                 if (entry := _decode(line)) is not None:
                     name, fingerprint, facts = entry
                     self._facts[name] = fingerprint, facts
@@ -138,5 +158,5 @@ def _decode(line):
         if decoder != DECODER or not isinstance(name, str):
             return None
         return name, Fingerprint(*fingerprint), VideoFacts(*facts)
-    except (TypeError, ValueError):  # a line of another version, of another shape
+    except (TypeError, ValueError, RecursionError):  # a line of another version, of another shape
         return None

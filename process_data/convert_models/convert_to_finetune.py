@@ -1,12 +1,14 @@
 """The steps that the conversion scripts share: functions from blobs to blobs, and the command line."""
 
-import argparse
 import sys
 from pathlib import Path
 
-import numpy as np
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
+import _init_paths  # noqa: F401, I001  (lib/ on the path, a Python that is new enough)
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "lib"))
+import argparse
+
+import numpy as np
 
 from formats.blobs import NUMBERS, load_blobs  # noqa: E402
 from formats.caffe2_pickle import dump  # noqa: E402
@@ -34,7 +36,8 @@ def remove_named(blobs, *parts):
 def bn_to_affine(blobs):
     """Every batch norm folded, with its running statistics, into the affine layer y = x * s + b.
 
-    s' = s / sqrt(riv + 1e-5) and b' = b - rm * s', in float32; `_rm` and `_riv` (the running *variance*) go.
+    s' = s / sqrt(riv + 1e-5) and b' = b - rm * s / sqrt(riv + 1e-5), in float32; `_rm` and `_riv` (the running
+    *variance*) go.
 
     Raises: UserError if there is no batch norm, or one whose blobs are missing or of different shapes, or
         with a negative variance.
@@ -53,8 +56,10 @@ def bn_to_affine(blobs):
         scale, bias, mean, variance = (blobs[name].astype(np.float32, copy=False) for name in names)
         if not np.all(variance >= 0):
             raise UserError(f"{variance_name}: expected variances, got {variance.min()}")
-        blobs[f"{layer}_s"] = scale / np.sqrt(variance + np.float32(BN_EPSILON))
-        blobs[f"{layer}_b"] = bias - mean * blobs[f"{layer}_s"]
+        deviation = np.sqrt(variance + np.float32(BN_EPSILON))
+        blobs[f"{layer}_s"] = scale / deviation
+        # In this order of operations, and not as mean * (scale / deviation), every bit is that of the Caffe2 program.
+        blobs[f"{layer}_b"] = bias - mean * scale / deviation
         del blobs[f"{layer}_rm"], blobs[f"{layer}_riv"]
     return blobs
 

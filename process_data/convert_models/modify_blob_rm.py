@@ -4,6 +4,10 @@
     python process_data/convert_models/modify_blob_rm.py IN OUT
 """
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 from convert_to_finetune import convert_file, remove_named
 
 from utils import cli  # convert_to_finetune put lib/ on the path

@@ -4,6 +4,10 @@
     python process_data/convert_models/modify_caffe2_ftvideo.py IN OUT
 """
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 from convert_to_finetune import (
     bn_to_affine,
     convert_file,

@@ -13,18 +13,20 @@ writes OUT/train/<class>/scene_<n>.mp4 and OUT/val/<class>/scene_<n>.mp4 (--trai
 class) and OUT/classids.json. The same arguments make the same videos; one that exists is kept.
 """
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
+import _init_paths  # noqa: F401, I001  (lib/ on the path, a Python that is new enough)
+
 import argparse
 import json
 import os
-import sys
-from pathlib import Path
 from typing import NamedTuple
 from zlib import crc32
 
 import cv2
 import numpy as np
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "lib"))
 
 from utils.cli import run
 from utils.errors import UserError
@@ -166,6 +168,10 @@ def main() -> None:
     args = parser.parse_args()
     if min(args.seed, args.train, args.val) < 0:
         raise UserError("--seed, --train and --val: expected numbers of at least 0")
+    try:
+        args.out.encode()
+    except UnicodeEncodeError:
+        raise UserError(f"{args.out}: expected a name in UTF-8: OpenCV writes no video under another") from None
     written = make_dataset(args.out, args.seed, {"train": args.train, "val": args.val})
     total = (args.train + args.val) * len(CLASSES)
     print(f"{args.out}: {total} videos of {len(CLASSES)} classes ({written} new)")

@@ -9,23 +9,25 @@ in OUT only when it is complete. At the end, the videos that failed are listed w
 is 1.
 """
 
+import sys
+from pathlib import Path, PurePath
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
+import _init_paths  # noqa: F401, I001  (lib/ on the path, a Python that is new enough)
+
 import argparse
 import contextlib
 import fcntl
 import logging
 import os
 import shutil
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from fractions import Fraction
-from pathlib import Path, PurePath
 
 from tqdm import tqdm
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "lib"))
-
-from data.lists import open_list, split_line  # noqa: E402
+from data.lists import open_list, path_of  # noqa: E402
 from utils import cli  # noqa: E402
 from utils.errors import UserError  # noqa: E402
 from utils.files import atomic_file, atomic_write, make_folder  # noqa: E402
@@ -113,7 +115,8 @@ def frame_rate(text: str | None) -> Fraction | None:
     if text is None:
         return None
     with contextlib.suppress(ValueError, ZeroDivisionError):
-        if 0 < (rate := Fraction(text)) <= 1000:
+        rate = Fraction(text)
+        if 0 < rate <= 1000:
             return rate
     raise UserError(f"--fps: expected frames per second, such as 30 or 30000/1001, got {text}")
 
@@ -124,16 +127,22 @@ def read_names(list_file: str) -> tuple[list[str], dict[str, str]]:
     failures: dict[str, str] = {}
     with open_list(list_file) as file:
         for line in filter(None, map(bytes.strip, file)):
-            path = os.fsdecode(split_line(line)[0] or line)
-            parts = PurePath(path).parts[-2:]
-            # `..` would lead out of OUT.
-            if len(parts) < 2 or ".." in parts or PurePath(parts[0]).is_absolute():
-                failures[os.fsdecode(line)] = "expected a path that ends with <class>/<file>"
-            else:
-                names[os.path.join(*parts)] = None
+            try:
+                names[class_and_file(os.fsdecode(path_of(line)))] = None
+            except ValueError as error:
+                failures[os.fsdecode(line)] = str(error)
     if not names and not failures:
         raise UserError(f"{list_file}: expected a list of videos, got an empty file")
     return list(names), failures
+
+
+def class_and_file(path: str) -> str:
+    """The last two parts of a path. Raises ValueError if it has no such parts."""
+    parts = PurePath(path).parts[-2:]
+    # `..` would lead out of OUT.
+    if len(parts) < 2 or ".." in parts or PurePath(parts[0]).is_absolute():
+        raise ValueError("expected a path that ends with <class>/<file>")
+    return os.path.join(*parts)
 
 
 @contextlib.contextmanager

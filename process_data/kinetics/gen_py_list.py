@@ -10,27 +10,31 @@ the path from the label. Paths begin with FOLDER as given: an absolute FOLDER ma
 For your own classes, --make_classids numbers the folders, and --val_list sets videos of each class apart.
 """
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
+import _init_paths  # noqa: F401, I001  (lib/ on the path, a Python that is new enough)
+
 import argparse
 import difflib
 import json
 import logging
 import os
-import sys
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
-from pathlib import Path
 
 import numpy as np
 
-HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parents[1] / "lib"))
-
 from data.class_ids import read_class_ids  # noqa: E402
+from data.lists import format_line  # noqa: E402
 from utils import cli  # noqa: E402
 from utils.errors import UserError  # noqa: E402
 from utils.files import atomic_write  # noqa: E402
 from video.frame_folder import is_frame_folder  # noqa: E402
+
+HERE = Path(__file__).resolve().parent
 
 logger = logging.getLogger(__name__)
 
@@ -68,15 +72,17 @@ def main() -> None:
 
     class_ids = make_class_ids(args.folder, args.make_classids) if args.make_classids else read_class_ids(args.classids)
     labels = folder_labels(args.folder, class_ids)
+    if len(labels) == 1:
+        logger.warning("%s: only one class, %r: nothing can be learned from it; expected a folder for each class",
+                       args.folder, *labels)
     rename_folders(args.folder, labels)
     counts = dict.fromkeys(filter(None, (args.list_file, args.val_list)), 0)
     with ExitStack() as stack:
-        files = [stack.enter_context(atomic_write(name, "w", encoding="utf-8", errors="surrogateescape"))
-                 for name in counts]
+        files = [stack.enter_context(atomic_write(name)) for name in counts]
         for name, paths in videos_of_classes(args.folder, labels):
             parts = [paths] if share is None else split(paths, share, args.seed, name)
             for list_file, file, part in zip(counts, files, parts, strict=True):
-                file.writelines(f"{path} {labels[name]}\n" for path in part)
+                file.writelines(line_of(path, labels[name]) for path in part)
                 counts[list_file] += len(part)
         for list_file, videos in counts.items():
             if not videos:
@@ -84,6 +90,13 @@ def main() -> None:
                 raise UserError(f"{args.folder}: expected videos in its class folders{more}, got none")
     for list_file, videos in counts.items():
         logger.info("%s: %d videos of %d classes", list_file, videos, len(labels))
+
+
+def line_of(path: str, label: int) -> bytes:
+    try:
+        return format_line(os.fsencode(path), label) + b"\n"
+    except ValueError as error:
+        raise UserError(str(error)) from None
 
 
 def split_share(args: argparse.Namespace) -> float | None:
@@ -155,7 +168,8 @@ def folder_labels(folder: str, class_ids: dict[str, int]) -> dict[str, int]:
     for name in names:
         if name not in known:
             nearest = "".join(difflib.get_close_matches(name, known, n=1, cutoff=0))
-            raise UserError(f"{os.path.join(folder, name)}: no such class; the nearest is {nearest!r}")
+            raise UserError(f"{os.path.join(folder, name)}: no such class; the nearest is {nearest!r}. For classes of "
+                            "your own: --make_classids FILE")
         other = seen.setdefault(spaceless(name), name)
         if other != name:
             raise UserError(f"{folder}: {other!r} and {name!r} are the same class: expected one folder")
@@ -177,11 +191,7 @@ def videos_of_classes(folder: str, names: Iterable[str]) -> Iterator[tuple[str, 
         videos = sorted(entry.name for entry in entries if entry.is_file() or is_frame_folder(entry))
         if not videos:
             logger.warning("%s: no videos", class_folder)
-        paths = [os.path.join(class_folder, video) for video in videos]
-        for path in paths:
-            if "\n" in path:
-                raise UserError(f"{path!r}: a path with a line break cannot be listed")
-        yield name, paths
+        yield name, [os.path.join(class_folder, video) for video in videos]
 
 
 if __name__ == "__main__":

@@ -5,21 +5,23 @@ Training reads an LMDB in its order, so the order of this list is the order of t
 the lines are held in memory, neither the list nor the output.
 """
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
+import _init_paths  # noqa: F401, I001  (lib/ on the path, a Python that is new enough)
+
 import argparse
 import logging
 import mmap
 import re
-import sys
 import zlib
 from array import array
 from collections.abc import Iterator
-from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 from tqdm import tqdm
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "lib"))
 
 from data.lists import open_list  # noqa: E402
 from utils import cli  # noqa: E402

@@ -2,10 +2,12 @@
 
     python tests/bench/bench_model.py [VARIANT]... [--what inference] [--batch 1] [--device cuda] [--repetitions 5]
 
-Each build runs in its own process; the builds take turns. They add one optimisation after another to the plain network:
-eager, contiguous, unfolded, with the P x Q matrix of the non-local blocks in memory. VARIANT selects the variants whose
-name contains one of the words. `of product` is relative to the rate at which this machine multiplies matrices of the
-same type, measured in the same run. `memory` is the peak beyond that of the process without a network.
+Each build runs in its own process; on a CPU they take turns. They add one optimisation after another to the plain
+network: eager, contiguous, three-dimensional convolutions, the P x Q matrix of the non-local blocks in memory, norms
+not folded. Those after "+ compiled" start from all others. On CPUs all have the allocator setting of the tools
+(`engine/malloc.py`). VARIANT selects the variants whose name contains one of the words. `of product` is relative to the
+rate at which this machine multiplies matrices of the same type, measured in the same run. `memory` is the peak beyond
+that of the process without a network.
 """
 
 import json
@@ -18,25 +20,27 @@ from common import REPO, Worker, measure, parser, print_table
 from torch.nn import functional as F
 
 from core.config import load_config
+from engine.malloc import keep_freed_memory
 from engine.replicas import Replicas, forward_backward
 from engine.solver import Solver
-from models import nonlocal_helper
+from models.affinities import EmbeddedGaussian
 from models.compilation import Compiled
 from models.complexity import count_operations
+from models.convolution import Conv3d
 from models.inference import fold_norms, for_inference
 from models.model_builder_video import create_model
-from models.precision import set_precision
+from models.precision import leave_out_amx, set_precision
 
 VARIANTS = json.loads((REPO / "tests/data/reference/forward.json").read_text())
-INFERENCE = ("plain", "+ channels last", "+ fused attention", "+ norms folded", "+ flat convolutions", "+ compiled",
-             "bfloat16, eager", "bfloat16, compiled")
-TRAINING = ("plain", "+ channels last", "+ fused attention", "+ compiled", "bfloat16", "bfloat16, compiled",
-            "activations recomputed")
+# Each adds one optimisation, up to "+ compiled"; those after that start from everything but compilation.
+STEPS = ("plain", "+ channels last", "+ cudnn.benchmark", "+ flat convolutions", "+ fused attention")
+INFERENCE = (*STEPS, "+ norms folded", "+ compiled", "bfloat16", "bfloat16, two products", "bfloat16, compiled")
+TRAINING = (*STEPS, "+ compiled", "bfloat16", "bfloat16, two products", "bfloat16, compiled", "activations recomputed")
 
 
-def plain_attention(theta, phi, g, use_scale):
-    affinity = theta @ phi.transpose(1, 2)
-    return (affinity * theta.shape[-1] ** -0.5 if use_scale else affinity).softmax(2) @ g
+def plain_attend(self, block, theta, phi, g):
+    """The softmax form with its P x Q matrix in memory."""
+    return (theta @ phi.transpose(1, 2) * self._scale(theta)).softmax(2) @ g
 
 
 def configuration(variant, **options):
@@ -51,46 +55,51 @@ def clip_shape(variant, what):
     return tuple(shape) if what == "inference" else (*shape[:2], 224, 224)
 
 
-def choose_layout_and_attention(build, clips):
-    """The clips in the build's memory format. For the builds without fused attention, also replaces the attention."""
-    if build in ("plain", "+ channels last"):
-        nonlocal_helper.softmax_attention = plain_attention
+def prepare(build, clips):
+    """Undo the program's optimisations that a build does without. Returns the clips in its memory format."""
+    level = STEPS.index(build) if build in STEPS else len(STEPS)
+    torch.backends.cudnn.benchmark = level >= STEPS.index("+ cudnn.benchmark")
+    if level < STEPS.index("+ flat convolutions"):
+        Conv3d.forward = torch.nn.Conv3d.forward
+    if level < STEPS.index("+ fused attention") or "two products" in build:
+        EmbeddedGaussian.attend = plain_attend
     return clips if build == "plain" else clips.contiguous(memory_format=torch.channels_last_3d)
 
 
+def network_of(variant, build, split, device, **options):
+    model = create_model(configuration(variant, **options), split).to(device)
+    return model.to(memory_format=torch.contiguous_format) if build == "plain" else model
+
+
 def inference_pass(variant, build, clips):
-    model = create_model(configuration(variant), "test").to(clips.device)
-    clips = choose_layout_and_attention(build, clips)
-    level = INFERENCE.index(build)
+    clips = prepare(build, clips)
+    set_precision("bfloat16" if build.startswith("bfloat16") else "tf32")
+    network = network_of(variant, build, "test", clips.device)
     if build.startswith("bfloat16"):
-        network = for_inference(model, "bfloat16")
-    elif level >= INFERENCE.index("+ flat convolutions"):
-        network = for_inference(model)
-    else:
-        network = model
-        if level:
-            network.to(memory_format=torch.channels_last_3d)
-        if build == "+ norms folded":
-            fold_norms(network)
+        network = for_inference(network, "bfloat16")
+    elif build == "+ norms folded":
+        fold_norms(network)
+    elif build == "+ compiled":
+        network = for_inference(network)
     if build.endswith("compiled"):
-        network = Compiled(network)
+        network = Compiled(network, constant=True)
     return lambda: network(clips)
 
 
 def training_step(variant, build, clips):
+    clips = prepare(build, clips)
     precision = "bfloat16" if build.startswith("bfloat16") else "tf32"
     set_precision(precision)
-    cfg = configuration(variant, **{"TRAIN.CHECKPOINT_ACTIVATIONS": build == "activations recomputed"})
-    model = create_model(cfg, "train").to(clips.device)
-    clips = choose_layout_and_attention(build, clips)
-    solver = Solver.from_config(model, cfg)
+    model = network_of(variant, build, "train", clips.device,
+                       **{"TRAIN.CHECKPOINT_ACTIVATIONS": build == "activations recomputed"})
+    solver = Solver.from_config(model, configuration(variant))
     solver.lr = 1e-6
-    parallel = torch.compile(model) if build.endswith("compiled") else model
     labels = torch.zeros(len(clips), dtype=torch.int64, device=clips.device)
     replicas = Replicas(1, device=clips.device)
+    network = Compiled(model, constant=False) if build.endswith("compiled") else model
 
     def step():
-        forward_backward(parallel, [(clips, labels)], replicas, 0, 0, precision)
+        forward_backward(network, [(clips, labels)], replicas, 0, 0, precision)
         solver.step()
 
     return step
@@ -110,6 +119,8 @@ class Build:
         if question == "rate":
             return product_rate(torch.bfloat16 if "bfloat16" in build else torch.float32, device)
         if self.run is None:
+            if device == "cpu":
+                keep_freed_memory()
             self.before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
             clips = torch.randn(batch, *clip_shape(variant, what), device=device)
             make = inference_pass if what == "inference" else training_step
@@ -144,21 +155,29 @@ def product_rate(dtype, device):
 
 def compare(variant, what, builds, batch, device, repetitions):
     workers = {build: Worker(Build(variant, what, build, batch, device)) for build in builds}
-    times = measure(workers, [()], repetitions)
-    meta_model = create_model(configuration(variant), "test").to("meta")
-    operations = 2 * batch * count_operations(meta_model, clip_shape(variant, what))[0]
+    shape = clip_shape(variant, what)
+    operations = 2 * batch * count_operations(create_model(configuration(variant), "test").to("meta"), shape)[0]
     if what == "training":
         operations *= 3  # the backward pass has two products for each one in the forward pass
-    rates = {}
-    for build, worker in workers.items():
-        rates["bfloat16" in build] = max(rates.get("bfloat16" in build, 0), worker.result("rate"))
-    rows = []
-    for build, worker in workers.items():
-        seconds, rate = times[build][1], rates["bfloat16" in build]
-        rows.append([build, f"{seconds:.3f}", times[builds[0]][1] / seconds, f"{operations / seconds / 1e9:.0f}",
-                     f"{100 * operations / seconds / rate:.0f} %", f"{worker.result('peak') / 2**20:.0f}"])
-    title = f"{variant}: {what}, batch {batch}, {' x '.join(map(str, clip_shape(variant, what)))}, {device}"
-    print_table(title, ["build", "seconds", "ratio", "GFLOP/s", "of product", "memory MiB"], rows)
+    print(f"\n{variant}: {what}, batch {batch}, {' x '.join(map(str, shape))}, {device}", flush=True)
+    rows, first = [], None
+    # On a CPU the builds take turns. A GPU has no other load, and not the memory for all at once.
+    for group in [builds] if device == "cpu" else [[build] for build in builds]:
+        try:
+            times = measure({build: workers[build] for build in group}, [()], repetitions)
+        except RuntimeError as error:
+            print(f"{', '.join(group)}: failed: {str(error).splitlines()[0]}", flush=True)
+            continue
+        for build in group:
+            seconds, rate = times[build][1], workers[build].result("rate")
+            first = first or seconds
+            rows.append([build, f"{1e3 * seconds:.1f}", first / seconds, f"{batch / seconds:.1f}",
+                         f"{operations / seconds / 1e9:.0f}", f"{100 * operations / seconds / rate:.0f} %",
+                         f"{workers[build].result('peak') / 2**20:.0f}"])
+            workers[build].close()
+            if device != "cpu":
+                print(*rows[-1], sep="  ", flush=True)  # at once: compilation may take longer than one waits
+    print_table("", ["build", "ms", "ratio", "clips/s", "GFLOP/s", "of product", "memory MiB"], rows)
 
 
 def main():
@@ -169,6 +188,7 @@ def main():
     arguments.add_argument("--batch", type=int, default=1)
     arguments.add_argument("--device", default="cpu")
     args = arguments.parse_args()
+    leave_out_amx()  # as the tools do
     chosen = [name for name in VARIANTS if not args.variants or any(word in name for word in args.variants)]
     if not chosen:
         sys.exit(f"no such variant; expected one of {', '.join(VARIANTS)}")
@@ -176,6 +196,9 @@ def main():
         for what in args.what or ["inference", "training"]:
             known = INFERENCE if what == "inference" else TRAINING
             builds = [build for build in known if not args.build or build == known[0] or build in args.build]
+            # What the program does on the other kind of device alone.
+            absent = "+ cudnn.benchmark" if args.device == "cpu" else "+ flat convolutions"
+            builds = [build for build in builds if build != absent]
             compare(variant, what, builds, args.batch, args.device, args.repetitions)
 
 

@@ -78,7 +78,8 @@ class Worker:
 
     def __init__(self, function):
         self._here, there = self._context.Pipe()
-        self._context.Process(target=self._serve, args=(function, there), daemon=True).start()
+        self._process = self._context.Process(target=self._serve, args=(function, there), daemon=True)
+        self._process.start()
 
     def time(self, *arguments):
         """(CPU seconds, wall seconds) of a call. Raises RuntimeError if the call fails."""
@@ -88,8 +89,16 @@ class Worker:
         """The result of a call. Raises RuntimeError if the call fails."""
         return self._ask(arguments)[1]
 
+    def close(self):
+        """End the process, which frees its memory."""
+        self._process.kill()
+        self._process.join()
+
     def _ask(self, arguments):
         self._here.send(arguments)
+        while not self._here.poll(1):
+            if not self._process.is_alive():
+                raise RuntimeError(f"the process ended with status {self._process.exitcode}")
         times, result, error = self._here.recv()
         if error is not None:
             raise RuntimeError(error)

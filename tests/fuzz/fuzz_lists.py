@@ -10,9 +10,13 @@ from data.lists import read_list
 from utils.errors import UserError
 
 SPACE = rb"[ \t\r\x0b\x0c]"
-ENTRY = re.compile(rb"%b*([^\n]*?[^\s])%b+([^\s]+)%b*" % (SPACE, SPACE, SPACE))
-LABEL = re.compile(rb"[+-]?[0-9]+(_[0-9]+)*")
-PATHS = (b"v.mp4", b"a b/c d.avi", b"\xff\xfe.mp4", b"x" * 5000, b"data/1 2", b"'q'", "ü.mp4".encode())
+NUMBER = rb"[+-]?[0-9]+"
+# What the Caffe2 program read of a line; only where the path ends like a video file is this certain.
+LEGACY = re.compile(rb"%b*(\S+?)%b+(%b(?:,[+-]?[0-9]*)*)(?:%b.*)?" % (SPACE, SPACE, NUMBER, SPACE), re.DOTALL)
+SPACED = re.compile(rb"%b*([^\n]*?[^\s])%b+([^\s]+)%b*" % (SPACE, SPACE, SPACE))
+VIDEO = re.compile(rb".*\.(3gp|avi|flv|m2ts|m4v|mkv|mov|mp4|mpe?g|mts|ogv|ts|vob|webm|wmv)", re.DOTALL | re.IGNORECASE)
+PATHS = (b"v.mp4", b"a b/c d.avi", b"v.MP4 3", b"a 7 b.avi", b"frames/x", b"frames/x 3", b"a 1,",
+         b"\xff\xfe.mp4", b"x" * 5000, b"data/1 2", b"'q'", "ü.mp4".encode())
 LABELS = (b"0", b"1", b"399", b"1,2", b"-1", b"2147483647", b"2147483648", b"-2147483649", b"1.0", b"", b"a", b"0x1",
           b"1,", b",1", b"+1", b"1_0", b"9" * 5000, b"\xd9\xa1", b"1, 2")  # fmt: skip
 ENDS = (b"\n", b"\n", b"\n", b"\n", b"\r\n", b"\n\n", b" \n", b"\r", b"\x0b\n", b"\x00\n", b"")
@@ -25,15 +29,19 @@ def judged(data):
     lines = data.split(b"\n")
     while lines and not lines[-1].strip():
         lines.pop()
-    entries = []
-    for line in lines:
-        entry = ENTRY.fullmatch(line)
-        labels = entry and entry[2].split(b",")
-        if not labels or not all(LABEL.fullmatch(label) and len(label) < 20 and -(2**31) <= int(label) < 2**31
-                                 for label in labels):
-            return None
-        entries.append((entry[1], int(labels[0])))
-    return entries or None
+    entries = [judged_line(line) for line in lines]
+    return entries if entries and all(entries) else None
+
+
+def judged_line(line):
+    legacy, spaced = LEGACY.fullmatch(line), SPACED.fullmatch(line)
+    entry = legacy if legacy and VIDEO.fullmatch(legacy[1]) else spaced
+    if not entry or not all(re.fullmatch(NUMBER, label) and len(label) < 20 and -(2**31) <= int(label) < 2**31
+                            for label in entry[2].split(b",")):
+        return None
+    if legacy and legacy[1] != entry[1] and not VIDEO.fullmatch(entry[1]):
+        return None  # two readings
+    return entry[1], int(entry[2].split(b",")[0])
 
 
 @dataclass
@@ -53,6 +61,7 @@ class Lists(Area):
     name = "lists"
     error = UserError
     memory = 100_000, 30
+    allowed_events = frozenset({"sys._getframe", "object.__getattr__"})  # logging looks at its caller
 
     def __init__(self, folder):
         self.path = folder / "case.txt"

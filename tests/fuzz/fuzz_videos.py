@@ -17,8 +17,7 @@ from video_files import H264, digest, moving_square, write_frames, write_video
 from video.bad_videos import BadVideo
 from video.decoder_processes import DecoderProcesses
 from video.sampling import open_video, sample_frames
-from video.video import MAX_FRAMES
-from video.video_facts import VideoFactsCache
+from video.video_facts import MAX_FRAMES, VideoFactsCache
 
 MADE = [("mp4", "mp4v"), ("avi", "XVID"), ("avi", "MJPG"), ("mkv", "FFV1"), ("mkv", "VP80"), ("mpg", "PIM1"),
         ("mov", "mp4v")]  # fmt: skip

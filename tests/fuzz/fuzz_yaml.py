@@ -121,6 +121,8 @@ class Yaml(Area):
             expected = given.get(key, self.defaults[key])
             if isinstance(self.defaults[key], float) and type(expected) is int:
                 expected = float(expected)
+            if type(self.defaults[key]) is int and isinstance(expected, bool):
+                expected = int(expected)
             if key in INFERRED and expected is None:
                 continue
             if type(value) is not type(expected) or not (value == expected or value != value and expected != expected):
@@ -132,7 +134,8 @@ class Yaml(Area):
         if case.path is None:
             return {key: _literal(value) for key, value in zip(case.words[::2], case.words[1::2], strict=True)}
         # The pure Python loader: the C one takes some control characters for text.
-        return dict(_leaves(yaml.load(case.text.decode("utf-8"), yaml.SafeLoader) or {}, default_config()))
+        options = yaml.load(case.text.decode("utf-8"), yaml.SafeLoader) or {}
+        return {key: _literal(value) for key, value in _leaves(options, default_config())}
 
     def check_refusal(self, case, error):
         message = str(error)
@@ -156,6 +159,8 @@ def _leaves(options, groups=None, prefix=""):
 
 
 def _literal(word):
+    if not isinstance(word, str):
+        return word
     try:
         return ast.literal_eval(word)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):

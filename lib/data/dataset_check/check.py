@@ -11,7 +11,15 @@ from data.dataset_check.findings import Findings
 from data.dataset_check.ground_truth import check_ground_truth
 from data.dataset_check.records import scan_split
 from data.dataset_check.splits import Split
-from data.dataset_check.videos import check_bad_images, check_classes, check_files, check_videos, decode_new, flawed
+from data.dataset_check.videos import (
+    check_bad_images,
+    check_classes,
+    check_files,
+    check_videos,
+    decode_new,
+    flawed,
+    note_single_class,
+)
 from utils.errors import UserError
 from utils.files import atomic_write
 from video.video_facts import VideoFacts, VideoFactsCache
@@ -84,6 +92,7 @@ def check_splits(
 
     for split, scan in zip(splits, scans, strict=True):
         check_classes(split, scan, unreadable, findings)
+        note_single_class(split, scan, remarks)
         if split.test and limits.ground_truth is not None:
             check_ground_truth(limits.ground_truth, split, scan, findings)
     if limits.max_bad is not None:

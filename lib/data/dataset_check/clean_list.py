@@ -2,8 +2,10 @@
 
 from collections.abc import Collection, Iterator
 
-from data.dataset_check.splits import Split, label_problem
-from data.records import RecordError
+from data.dataset_check.splits import Split
+from data.lists import format_line
+from data.records import RecordError, TrainRecord, label_problem
+from utils.errors import UserError
 
 
 def clean_lines(split: Split, unclean: Collection[str]) -> Iterator[bytes]:
@@ -17,4 +19,11 @@ def clean_lines(split: Split, unclean: Collection[str]) -> Iterator[bytes]:
             if split.folder is None:
                 yield value + b"\n"
             else:
-                yield b"%s %d\n" % (record.path.encode("utf-8", "surrogateescape"), record.label)
+                yield _line(split.place_name(place), record) + b"\n"
+
+
+def _line(name: str, record: TrainRecord) -> bytes:
+    try:
+        return format_line(record.path.encode("utf-8", "surrogateescape"), record.label)
+    except ValueError as error:
+        raise UserError(f"{name}: {error}") from None

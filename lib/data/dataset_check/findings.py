@@ -21,8 +21,9 @@ KINDS = {
     "short": "Videos shorter than a clip (their frames are repeated)",
 }
 
-# What is unusual about sound videos, in the order of the report: the kinds of video.survey.
+# What is unusual about sound data, in the order of the report: of a split, and the kinds of video.survey.
 REMARKS = {
+    "one class": "Training data of a single class (nothing can be learned from it)",
     "long": "Long videos",
     "size": "Videos whose picture changes its size (scaled to that of a clip's first frame)",
     "format": "Videos whose pixel format changes",

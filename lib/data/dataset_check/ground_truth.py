@@ -4,8 +4,9 @@ from pathlib import PurePath
 
 from data.dataset_check.findings import Findings
 from data.dataset_check.records import Scan
-from data.dataset_check.splits import Split, label_problem
-from data.lists import list_lines, parse_line
+from data.dataset_check.splits import Split
+from data.lists import list_lines, read_entry
+from data.records import label_problem
 from utils.errors import UserError
 
 
@@ -28,13 +29,14 @@ def check_ground_truth(file: str, split: Split, scan: Scan, findings: Findings) 
     for number, line in lines:
         where, video = f"{file}:{number}", number - 1
         try:
-            raw, (label, *_) = parse_line(line)
+            entry = read_entry(line, file, number)
         except ValueError as error:
             findings.add("ground truth", where, str(error))
             continue
+        label = entry.labels[0]
         if problem := label_problem(label, split.num_classes):
             findings.add("ground truth", where, problem)
-        path = raw.decode("utf-8", "surrogateescape")
+        path = entry.path.decode("utf-8", "surrogateescape")
         if PurePath(path).stem != PurePath(tested := scan.test_videos.get(video, path)).stem:
             findings.add("ground truth", where, f"is of {path}, video {video} of {split.name} is {tested}")
         elif scan.test_labels.get(video, label) != label:

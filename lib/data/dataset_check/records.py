@@ -11,9 +11,9 @@ import numpy as np
 from tqdm import tqdm
 
 from data.dataset_check.findings import Findings
-from data.dataset_check.splits import Place, Split, TestPlan, label_problem
+from data.dataset_check.splits import Place, Split, TestPlan
 from data.lmdb_reader import Lmdb
-from data.records import SPATIAL_POSITIONS, RecordError, WrongKindError, parse_test
+from data.records import SPATIAL_POSITIONS, RecordError, WrongKindError, label_problem, parse_test
 from utils.errors import UserError
 
 Entries = Iterable[tuple[Place, bytes]]

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from data.lists import list_lines, parse_line
+from data.lists import list_lines, read_entry
 from data.lmdb_reader import Lmdb
 from data.lmdb_writer import TEMPORAL_POSITIONS
 from data.records import SPATIAL_POSITIONS, RecordError, TrainRecord, parse_protos, parse_train
@@ -76,17 +76,10 @@ class Split:
         if isinstance(place, bytes):
             return parse_train(value, place)
         try:
-            path, labels = parse_line(value)
+            entry = read_entry(value, str(self.list_file), place)
         except ValueError as error:
             raise RecordError(str(error)) from None
-        return TrainRecord(path.decode("utf-8", "surrogateescape"), labels[0])
-
-
-def label_problem(label: int, num_classes: int | None) -> str | None:
-    """What is wrong with a label, or None."""
-    if label < 0 or num_classes is not None and label >= num_classes:
-        return f"the label {label} is not in 0..{'' if num_classes is None else num_classes - 1}"
-    return None
+        return TrainRecord(entry.path.decode("utf-8", "surrogateescape"), entry.labels[0])
 
 
 def lmdb_split(folder: Path, num_classes: int | None = None) -> Split:

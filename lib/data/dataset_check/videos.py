@@ -110,6 +110,13 @@ def check_classes(split: Split, scan: Scan, unreadable: Collection[str], finding
         findings.add("class", split.name, f"no readable video of {missing} of {number} classes")
 
 
+def note_single_class(split: Split, scan: Scan, remarks: Findings) -> None:
+    """Remark that all records to train on have the same label."""
+    labels = {label for _, label in scan.labels}
+    if split.all_classes and len(labels) == 1:
+        remarks.add("one class", split.name, f"the label of all {len(scan.labels)} videos is {labels.pop()}")
+
+
 def check_bad_images(number: int, allowed: int, findings: Findings) -> None:
     """Whether a training survives its number of unreadable videos. allowed: DATALOADER.MAX_BAD_IMAGES."""
     if number > allowed:
