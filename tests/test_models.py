@@ -429,6 +429,23 @@ def test_frozen_affine():
     assert list(layer.parameters()) == []
 
 
+def test_frozen_affine_layers_stay_in_bfloat16_and_keep_nothing_of_their_input():
+    layer = FrozenAffine(3)
+    layer.weight.copy_(torch.tensor([1.01, -2.03, 0.5]))
+    layer.bias.copy_(torch.tensor([0.1, 0.2, -0.3]))
+    x, towards = (torch.randn(2, 3, 4, 5, 6).bfloat16() for _ in range(2))
+    x.requires_grad_()
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor), \
+            torch.autocast("cpu", torch.bfloat16):
+        y = layer(x)
+    y.backward(towards)
+    weight, bias = layer.weight.view(3, 1, 1, 1), layer.bias.view(3, 1, 1, 1)
+    assert torch.equal(y, (x.float() * weight + bias).bfloat16())
+    assert torch.equal(x.grad, (towards.float() * weight).bfloat16())
+    assert all(tensor.numel() == 3 for tensor in kept)
+
+
 def test_a_frozen_network_trains_everything_but_its_affine_layers():
     model = tiny("train", MODEL__USE_AFFINE=True, NONLOCAL__USE_BN=False, NONLOCAL__USE_AFFINE=True)
     # Eight frames: four are left in res3, where groups of four attend.
