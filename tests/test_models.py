@@ -436,7 +436,7 @@ def test_frozen_affine_layers_stay_in_bfloat16_and_keep_nothing_of_their_input()
     x, towards = (torch.randn(2, 3, 4, 5, 6).bfloat16() for _ in range(2))
     x.requires_grad_()
     kept = []
-    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor), \
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t), \
             torch.autocast("cpu", torch.bfloat16):
         y = layer(x)
     y.backward(towards)
