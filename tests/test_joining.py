@@ -80,8 +80,8 @@ def test_a_process_that_waits_says_for_whom_and_where(rank, missing, start, port
                       output)
     assert len(news) >= 3
     assert status == 1
-    assert re.fullmatch(rf"error: rank {rank} has waited 2 seconds \(JOIN_SECONDS\) at {place} for {missing} of 3: were "
-                        r"all processes started, and does this address lead to rank 0\?\n", errors)
+    assert re.fullmatch(rf"error: rank {rank} has waited 2 seconds \(JOIN_SECONDS\) at {place} for {missing} of 3: "
+                        r"were all processes started, and does this address lead to rank 0\?\n", errors)
 
 
 def test_only_who_is_missing_is_waited_for(start):
