@@ -18,6 +18,7 @@ if __name__ == "__main__":
 import argparse
 
 from core.config import load_config, log_options_without_effect
+from engine.agreement import agree_on_options
 from engine.launcher import launch
 from engine.testing import test_net
 from utils import cli
@@ -26,6 +27,7 @@ from utils.errors import UserError
 
 def run_test(cfg, replicas):
     log_options_without_effect(cfg)
+    agree_on_options(cfg, replicas)
     test_net(cfg, replicas)
 
 

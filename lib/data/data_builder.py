@@ -46,6 +46,13 @@ def val_loader(cfg: AttrDict, replicas, bad_videos: BadVideos, first_record: int
     return _random_clips(cfg, replicas, bad_videos, cfg.TEST.DATA_TYPE, "val", cfg.TEST.BATCH_SIZE, first_record)
 
 
+def describe_training_data(cfg: AttrDict) -> dict[str, str]:
+    """What distinguishes the training and evaluation data from others."""
+    splits = {"training data": cfg.TRAIN.DATA_TYPE, "evaluation data": cfg.TEST.DATA_TYPE}
+    sources = {what: open_train_source(cfg.DATADIR, split, seed=0, shuffle=False) for what, split in splits.items()}
+    return {what: f"{len(source)} records ({source.digest()[:12]})" for what, source in sources.items()}
+
+
 def _random_clips(cfg, replicas, bad_videos, split, purpose, batch_size, first_record):
     train, source = cfg.TRAIN, open_train_source(cfg.DATADIR, split, cfg.RNG_SEED, shuffle=purpose == "train")
     if purpose == "train" and (label := source.only_label()) is not None:

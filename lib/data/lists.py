@@ -4,6 +4,7 @@ Which part of a line is what follows from parse_line() alone, for every reader o
 """
 
 import codecs
+import hashlib
 import logging
 import os
 import re
@@ -213,6 +214,10 @@ class VideoList:
     def paths(self) -> list[str]:
         """Paths of all lines, in order."""
         return [self.path(index) for index in range(len(self))]
+
+    def digest(self) -> str:
+        """SHA-256 of the file, hexadecimal."""
+        return hashlib.sha256(self._text).hexdigest()
 
     def only_label(self) -> int | None:
         """The label of all lines; None if there are several."""

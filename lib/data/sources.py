@@ -3,6 +3,7 @@
 DATADIR/<split> is the folder of the LMDB. If there is no such folder but a file DATADIR/<split>.txt, that list is used.
 """
 
+import hashlib
 import os
 import zlib
 from array import array
@@ -102,6 +103,7 @@ class _StoredKeys:
 
 
 _LABELS_TRIED = 100
+_DIGESTED = 300_000  # records
 
 
 class LmdbTrainSource:
@@ -124,6 +126,13 @@ class LmdbTrainSource:
         if value is None:
             raise RecordError(f"record {self.name(slot)} is missing: the keys are not consecutive numbers")
         return parse_train(value, self.name(slot))
+
+    def digest(self) -> str:
+        """SHA-256 of the records (of many, evenly spread, if there are very many), hexadecimal."""
+        digest = hashlib.sha256(b"%d" % len(self))
+        for slot in range(0, len(self), -(-len(self) // _DIGESTED)):
+            digest.update(self._lmdb.get(self._key(slot)) or b"")
+        return digest.hexdigest()
 
     def only_label(self) -> int | None:
         """The label of some records all over the LMDB; None if there are several, or one that cannot be read."""
@@ -162,6 +171,10 @@ class ListTrainSource:
         """Record number slot of the endless stream."""
         line = self._line(slot)
         return TrainRecord(self._list.path(line), self._list.label(line))
+
+    def digest(self) -> str:
+        """SHA-256 of the list, hexadecimal."""
+        return self._list.digest()
 
     def only_label(self) -> int | None:
         """The label of all records; None if there are several."""

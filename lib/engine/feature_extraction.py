@@ -14,13 +14,12 @@ import torch
 from core.config import log_options_without_effect, print_cfg
 from data.data_builder import protocol_of_test
 from data.sources import expand_test_videos
+from engine.agreement import agree_on_options, load_for_all
 from engine.scoring import identity, score_clips
 from engine.testing import config_as_tested
-from formats.blobs import read_checkpoint
 from formats.result_file import SCORED, UNREADABLE, ResultFile
 from models.features import blob_shapes, blob_values, check_blob_names
 from models.model_builder_video import create_model
-from utils.checkpoints import load_weights
 from utils.errors import UserError
 from utils.files import make_folder
 
@@ -99,6 +98,8 @@ def extract(cfg, replicas, videos: list[str], blobs: list[str], output: str, ave
     protocol = protocol_of_test(cfg)
     print_cfg(config_as_tested(cfg, protocol))
     log_options_without_effect(cfg)
+    agree_on_options(cfg, replicas)
+    videos = replicas.from_root(lambda: videos)
     if not cfg.TEST.PARAMS_FILE:
         raise UserError("TEST.PARAMS_FILE is not set: give the weights to compute with")
     if cfg.TEST.TEST_FULL_SIZE and not pool and not {"softmax"}.issuperset(blobs):
@@ -110,8 +111,7 @@ def extract(cfg, replicas, videos: list[str], blobs: list[str], output: str, ave
     source = expand_test_videos(videos, protocol.multi_crop, protocol.clips)
     model = create_model(cfg, "test").to(replicas.device)
     check_blob_names(model, blobs)
-    checkpoint = read_checkpoint(cfg.TEST.PARAMS_FILE, with_digest=True)
-    load_weights(model, checkpoint).require_complete()
+    weights = load_for_all(model, cfg.TEST.PARAMS_FILE, replicas)
     shapes = blob_shapes(model, protocol.clip_shape, blobs, pool)
 
     def features(clips):
@@ -120,12 +120,14 @@ def extract(cfg, replicas, videos: list[str], blobs: list[str], output: str, ave
 
     with contextlib.ExitStack() as stack:
         file = writer = None
-        if replicas.is_root:
-            file, writer = open_features(cfg, protocol, source, checkpoint.digest, videos, shapes, output, average,
-                                         pool)
+
+        def open_output():
+            nonlocal file, writer
+            file, writer = open_features(cfg, protocol, source, weights, videos, shapes, output, average, pool)
             stack.enter_context(file)
             logger.info("Features: %s of %s: %s; %.2f GB", protocol, blobs, shapes,
                         4e-9 * len(file.status) * sum(map(math.prod, shapes.values())))
+        replicas.from_root(open_output)
         score_clips(features, cfg, protocol, source, np.arange(len(source)), replicas, writer)
         if file is not None:
             logger.info("Features saved to: %s (%d rows, %d of videos that could not be read)", output,

@@ -23,7 +23,7 @@ from engine.replicas import Replicas
 from utils import stopping
 from utils.cli import ERROR_FILE
 from utils.collections import AttrDict
-from utils.errors import UserError
+from utils.errors import SharedError, UserError
 from utils.stopping import EXIT_INTERRUPTED
 
 logger = logging.getLogger(__name__)
@@ -90,7 +90,12 @@ def _work_in_world(work: Work, cfg: AttrDict, place: Place) -> int:
     join_processes(place, device, cfg.JOIN_SECONDS, max(MIN_TIMEOUT, 2 * cfg.DATALOADER.HANG_SECONDS))
     if rank:
         logging.getLogger().setLevel(logging.CRITICAL)  # only the root logs
-    status = _do(work, cfg, Replicas(cfg.NUM_GPUS, rank, processes, device))
+    try:
+        status = _do(work, cfg, Replicas(cfg.NUM_GPUS, rank, processes, device))
+    except SharedError:
+        if rank == 0 or ERROR_FILE in os.environ:  # there whoever is first is shown
+            raise
+        return 1
     if not stopping.asked():  # then the others may be gone
         distributed.destroy_process_group()
     return status

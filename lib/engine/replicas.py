@@ -5,8 +5,9 @@ the replicas are distributed over processes affects only the order of floating-p
 """
 
 import contextlib
+import socket
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 
@@ -17,6 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from models.precision import autocast
 from utils.bn_helper import running_statistics_frozen
+from utils.errors import SharedError, UserError
 from utils.metrics import topk_errors
 
 T = TypeVar("T")
@@ -65,11 +67,34 @@ class Replicas:
         distributed.all_gather_object(values, value)
         return values
 
-    def broadcast_buffers(self, model: nn.Module) -> None:
-        """Copy the root's running statistics to every process."""
+    def together(self, act: Callable[[], T]) -> list[T]:
+        """What act() returns in each process, ordered by rank. A UserError in one is a SharedError in all."""
+        if self.processes == 1:
+            return [act()]
+        value, problem = None, None
+        try:
+            value = act()
+        except UserError as error:
+            problem = str(error)
+        outcomes = self.gather((value, problem, socket.gethostname()))
+        for rank, (_, problem, host) in enumerate(outcomes):
+            if problem is not None:
+                raise SharedError(f"process {rank} on {host}: {problem}" if rank else problem)
+        return [cast(T, value) for value, _, _ in outcomes]
+
+    def from_root(self, act: Callable[[], T]) -> T:
+        """What act() returns in the root, where alone it is called. Its UserError is a SharedError in all."""
+        return cast(T, self.together(act if self.is_root else lambda: None)[0])
+
+    @torch.no_grad()
+    def broadcast(self, tensors: Iterable[torch.Tensor]) -> None:
+        """Copy the root's values to every process."""
         if self.processes > 1:
-            for buffer in model.buffers():
-                distributed.broadcast(buffer, 0)
+            for tensor in tensors:
+                # Over the CPU, in one layout: neither devices nor layouts need to agree.
+                values = tensor.detach().cpu().contiguous()
+                distributed.broadcast(values, 0)
+                tensor.copy_(values)
 
     def parallel(self, model: nn.Module) -> nn.Module:
         """Wrap a model for training passes: gradients are reduced in buckets during the backward pass."""

@@ -28,8 +28,7 @@ def identity(cfg, protocol, source, weights: str) -> dict[str, str]:
     positions = [source.path_ids, source.video_indices, source.temporal_indices]
     if source.spatial_indices is not None:
         positions.append(source.spatial_indices)
-    return {"weights": weights, "configuration": value_digest(options),
-            "list": value_digest(source.paths, *positions)}
+    return {"weights": weights, "configuration": value_digest(options), "list": value_digest(source.paths, *positions)}
 
 
 def clips_per_pass(cfg) -> int:

@@ -10,10 +10,11 @@ import numpy as np
 
 from core.config import print_cfg
 from data.data_builder import protocol_of_test, read_ground_truth, test_source
+from data.sources import TestSource
 from data.test_protocol import TestProtocol
+from engine.agreement import load_for_all
 from engine.run_lock import only_run_in
 from engine.scoring import identity, score_clips
-from formats.blobs import read_checkpoint
 from formats.result_file import SCORED, ResultFile, keep_unfinished
 from models.features import BlobNetwork
 from models.model_builder_video import SCORES, load_model
@@ -40,27 +41,31 @@ def test_net(cfg, replicas) -> None:
     print_cfg(config_as_tested(cfg, protocol))
     if not cfg.TEST.PARAMS_FILE:
         raise UserError("TEST.PARAMS_FILE is not set: give the weights to test")
-    labels = read_ground_truth(cfg)
-    source = test_source(cfg, protocol)
-    ordinals = plan_clips(source.video_indices, cfg.TEST.DATASET_SIZE, cfg.TEST.NUM_TEST_CLIPS, cfg.TEST.BATCH_SIZE)
+    labels, source, ordinals = replicas.from_root(lambda: plan_test(cfg, protocol))
     # Whole frames have many sizes, each of which would be compiled separately.
     compilable = 0 if protocol.crop is None else len(ordinals) // replicas.processes
-    checkpoint = read_checkpoint(cfg.TEST.PARAMS_FILE, with_digest=True)
-    model = load_model(cfg, checkpoint, replicas.device, protocol.clip_shape, cfg.TEST.OUTPUT_NAME,
-                       compilable)
-    weights = checkpoint.digest
-    del checkpoint  # the test needs its memory
+    weights = ""
+
+    def load(model):
+        nonlocal weights
+        weights = load_for_all(model, cfg.TEST.PARAMS_FILE, replicas)
+
+    model = load_model(cfg, load, replicas.device, protocol.clip_shape, cfg.TEST.OUTPUT_NAME, compilable)
     size = model.size(protocol.clip_shape) if isinstance(model, BlobNetwork) else cfg.MODEL.NUM_CLASSES
 
     folder = Path(cfg.CHECKPOINT.DIR)
     with contextlib.ExitStack() as stack:
         scores_file = None
-        if replicas.is_root:
+
+        def open_scores():
+            nonlocal scores_file
             make_writable_folder(folder)
             stack.enter_context(only_run_in(folder))
             scores_file = stack.enter_context(ResultFile(
                 folder / SCORES_FILE, CONTENT, identity(cfg, protocol, source, weights), len(source),
                 {"scores": (size,)}, {"video_indices": source.video_indices}, make_way=True))
+
+        replicas.from_root(open_scores)
         score_clips(model, cfg, protocol, source, np.unique(ordinals), replicas, scores_file)
         if scores_file is not None:
             # In record order, and as often as the plan takes a record; a bad video has no clips.
@@ -72,6 +77,13 @@ def test_net(cfg, replicas) -> None:
                         len(np.unique(videos)), cfg.TEST.DATASET_SIZE, Path(cfg.TEST.PARAMS_FILE).name,
                         weights[:12])
             write_results(folder / "results_probs.pkl", videos, scores)
+
+
+def plan_test(cfg: AttrDict, protocol: TestProtocol) -> tuple[np.ndarray | None, TestSource, np.ndarray]:
+    """The true classes of the videos (None: no scoring), the records of the test, and the numbers of those to score."""
+    labels, source = read_ground_truth(cfg), test_source(cfg, protocol)
+    test = cfg.TEST
+    return labels, source, plan_clips(source.video_indices, test.DATASET_SIZE, test.NUM_TEST_CLIPS, test.BATCH_SIZE)
 
 
 def keep_unfinished_scores(cfg: AttrDict) -> None:

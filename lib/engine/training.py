@@ -5,7 +5,8 @@ import logging
 from pathlib import Path
 
 from core.config import log_options_without_effect, print_cfg
-from data.data_builder import Preprocessor, train_loader, val_loader, warn_of_missing_test_data
+from data.data_builder import Preprocessor, describe_training_data, train_loader, val_loader, warn_of_missing_test_data
+from engine.agreement import agree, agree_on_options, tensor_digest
 from engine.evaluation import count_batches, evaluate
 from engine.interruption import Interrupted, Interruption
 from engine.replicas import forward_backward
@@ -22,6 +23,7 @@ from models.model_builder_video import create_model, log_architecture
 from models.precision import autocast
 from utils.bn_helper import batch_norms, compute_precise_bn
 from utils.checkpoints import (
+    StartPoint,
     checkpoint_path,
     find_checkpoints,
     prune_checkpoints,
@@ -41,10 +43,13 @@ def train_net(cfg, replicas) -> int:
     """Train, then test the last checkpoint if TRAIN.TEST_AFTER_TRAIN. Returns the exit status."""
     print_cfg(cfg)
     log_options_without_effect(cfg)
+    agree_on_options(cfg, replicas)
     with contextlib.ExitStack() as stack:
-        if replicas.is_root:
+        def enter_folder():
             make_writable_folder(Path(cfg.CHECKPOINT.DIR, "checkpoints"))
             stack.enter_context(only_run_in(cfg.CHECKPOINT.DIR, "checkpoints"))
+
+        replicas.from_root(enter_folder)
         return train_and_test(cfg, replicas)
 
 
@@ -52,18 +57,17 @@ def train_and_test(cfg, replicas) -> int:
     """train_net in a folder that no other run uses."""
     if cfg.TRAIN.TEST_AFTER_TRAIN:
         warn_of_missing_test_data(cfg)
+    agree(replicas, lambda: describe_training_data(cfg))
     training = Training(cfg, replicas)
-    if cfg.TRAIN.TEST_AFTER_TRAIN and replicas.is_root and training.start_iter < cfg.SOLVER.MAX_ITER:
-        keep_unfinished_scores(cfg)
+    if cfg.TRAIN.TEST_AFTER_TRAIN and training.start_iter < cfg.SOLVER.MAX_ITER:
+        replicas.from_root(lambda: keep_unfinished_scores(cfg))
     try:
         training.run()
     except Interrupted:
         return EXIT_INTERRUPTED
     if not cfg.TRAIN.TEST_AFTER_TRAIN:
         return 0
-    weights = checkpoint_path(cfg.CHECKPOINT.DIR, training.iterations_done)
-    if training.iterations_done == training.start_iter:
-        weights = next(reversed(find_checkpoints(cfg.CHECKPOINT.DIR)), weights)
+    weights = replicas.from_root(training.weights_to_test)
     del training  # the test needs its memory
     test_net(config_after_training(cfg, weights), replicas)
     logger.info("10-clip spatial fcn testing finished")
@@ -80,20 +84,35 @@ class Training:
         self.model = create_model(cfg, "train").to(replicas.device)
         log_architecture(self.model, cfg, "train")
         self.solver = Solver.from_config(self.model, cfg)
-        start = resume_or_initialize(
-            self.model, self.solver.history, cfg.CHECKPOINT.DIR, cfg.CHECKPOINT.RESUME, cfg.TRAIN.PARAMS_FILE,
-            cfg.TRAIN.RESET_START_ITER, cfg.TRAIN.RESUME_FROM_BATCH_SIZE, cfg.TRAIN.BATCH_SIZE,
-        )
-        check_iterations_left(start, cfg)
+        start, state = replicas.from_root(self.load_start)
+        values = [*self.model.state_dict().values(), *self.solver.history.values()]
+        replicas.broadcast(values)
+        agree(replicas, lambda: {"iteration": start.iteration, "learning rate": start.lr, "state": state.as_dict(),
+                                 "weights and history": tensor_digest(values)})
         self.solver.lr = start.lr
         self.start_iter = self.iterations_done = start.iteration
-        state = ResumeState.at(start, cfg.TRAIN.BATCH_SIZE)
         self.train_position, self.val_position = state.train_position, state.val_position
         self.finished = state.finished
         self.precise_bn_iter = start.iteration - 1 if state.precise_bn else None
         self.log = TrainingLog(cfg, replicas, state.averages)
         self.prepare = Preprocessor(cfg, replicas.device).batch
         self.bad_videos = BadVideos(cfg.DATALOADER.MAX_BAD_IMAGES)
+
+    def load_start(self) -> tuple[StartPoint, ResumeState]:
+        """In the root: load what the training starts from."""
+        cfg = self.cfg
+        start = resume_or_initialize(
+            self.model, self.solver.history, cfg.CHECKPOINT.DIR, cfg.CHECKPOINT.RESUME, cfg.TRAIN.PARAMS_FILE,
+            cfg.TRAIN.RESET_START_ITER, cfg.TRAIN.RESUME_FROM_BATCH_SIZE, cfg.TRAIN.BATCH_SIZE,
+        )
+        check_iterations_left(start, cfg)
+        return start, ResumeState.at(start, cfg.TRAIN.BATCH_SIZE)
+
+    def weights_to_test(self) -> Path:
+        """In the root: the checkpoint that this run has written, or the newest if no iteration was left to do."""
+        folder = self.cfg.CHECKPOINT.DIR
+        last = checkpoint_path(folder, self.iterations_done)
+        return last if self.iterations_done > self.start_iter else next(reversed(find_checkpoints(folder)), last)
 
     def run(self) -> None:
         """Train up to SOLVER.MAX_ITER. Raises Interrupted when asked to stop, after writing a checkpoint to resume."""
@@ -181,7 +200,7 @@ class Training:
     def evaluate(self) -> dict[str, float]:
         """Errors in percent on the val split; its loader continues where the last evaluation ended."""
         logger.info("=> Testing model")
-        self.replicas.broadcast_buffers(self.model)
+        self.replicas.broadcast(self.model.buffers())
         network = for_inference(self.model, self.cfg.MODEL.PRECISION)
         errors = evaluate(network, self.val_data, self.prepare, self.cfg, self.replicas, self.interruption)
         self.val_position = self.val_data.position

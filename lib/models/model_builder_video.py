@@ -74,14 +74,14 @@ def create_model(cfg: AttrDict, split: str) -> ResNetVideo:
     return model.train(split == "train")
 
 
-def load_model(cfg: AttrDict, weights: str | PathLike | Checkpoint, device: torch.device, clip_shape: tuple[int, ...],
-               output: str = "softmax", clips: int = 0) -> nn.Module:
+def load_model(cfg: AttrDict, weights: str | PathLike | Checkpoint | Callable[[nn.Module], None],
+               device: torch.device, clip_shape: tuple[int, ...], output: str = "softmax", clips: int = 0) -> nn.Module:
     """The network of a configuration with the weights of a file, transformed for prediction.
 
     Args:
         cfg: configuration (core.config).
         weights: a checkpoint or converted file, or its contents if it has been read already
-            (formats.blobs.read_checkpoint).
+            (formats.blobs.read_checkpoint), or a function that fills a network.
         device: where the network runs.
         clip_shape: (3, T, H, W) of the clips.
         output: 'softmax' for probabilities, 'pred' for scores, or the name of another blob, whose network is not
@@ -102,7 +102,10 @@ def load_model(cfg: AttrDict, weights: str | PathLike | Checkpoint, device: torc
     else:
         check_blob_names(model, [output], "TEST.OUTPUT_NAME")
     logger.info("Initializing from pre-trained file for test...")
-    load_weights(model, weights).require_complete()
+    if callable(weights):
+        weights(model)
+    else:
+        load_weights(model, weights).require_complete()
     model.check_size(*clip_shape[1:])
     if output not in SCORES:
         return BlobNetwork(model.to(device), output)

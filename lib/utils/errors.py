@@ -11,3 +11,7 @@ class UserError(Exception):
 
 class Hang(UserError):
     """A thread of this process hangs and cannot be stopped: the process must exit without waiting for it."""
+
+
+class SharedError(UserError):
+    """A problem that is raised in every process of a run, so that it need not be reported by each."""
