@@ -431,9 +431,10 @@ def test_frozen_affine():
 
 def test_frozen_affine_layers_stay_in_bfloat16_and_keep_nothing_of_their_input():
     layer = FrozenAffine(3)
-    layer.weight.copy_(torch.tensor([1.01, -2.03, 0.5]))
-    layer.bias.copy_(torch.tensor([0.1, 0.2, -0.3]))
-    x, towards = (torch.randn(2, 3, 4, 5, 6).bfloat16() for _ in range(2))
+    # Factors between the numbers of bfloat16, with which float32 computes exactly, in whatever order.
+    layer.weight.copy_(torch.tensor([1 + 3 / 256, -2 - 5 / 256, 0.5]))
+    layer.bias.copy_(torch.tensor([1 + 1 / 1024, -1 / 1024, -0.25]))
+    x, towards = (torch.randint(-100, 100, (2, 3, 4, 5, 6)).div(16).bfloat16() for _ in range(2))
     x.requires_grad_()
     kept = []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t), \

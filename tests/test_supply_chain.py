@@ -75,6 +75,7 @@ def test_the_cpu_build_has_the_same_version():
 FAKE_PYTHON = """#!/usr/bin/env bash
 echo "$*" >> "$CALLS"
 case "$*" in
+-V) echo Python 3.11.0 ;;
 *"pip show torch"* | *" show torch") exit 1 ;;
 *requirements-cpu.lock) [ -n "$CPU_BUILD" ] ;;
 *requirements-cuda.lock) touch "$CALLS.cuda" ;;

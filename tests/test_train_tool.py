@@ -142,7 +142,9 @@ def test_bad_and_damaged_videos_are_reported_once_and_tolerated(job):
 
 def test_the_log_begins_with_the_configuration_and_the_starting_point(job):
     assert "No checkpoint found; training from scratch..." in job.output
-    assert job.output.splitlines()[0].endswith("Training with config:")
+    devices, configuration = job.output.splitlines()[:2]
+    assert re.search(r"2 replicas in 1 process on 1 x .*; PyTorch ", devices)
+    assert configuration.endswith("Training with config:")
     assert "'NUM_GPUS': 2" in job.output
 
 

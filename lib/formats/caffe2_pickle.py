@@ -72,7 +72,7 @@ def _load(path, kind):
             if foreign := foreign_kind(head):
                 raise PickleError(f"{path}: expected a pickle of weights, got {foreign}")
             value = unpickle(file, os.fstat(file.fileno()).st_size)
-            while file.read(1 << 20):
+            while file.read(1 << 16):
                 pass  # what follows a pickle belongs to the file
             return value, raw
     except OSError as error:

@@ -32,7 +32,7 @@ class Conv3d(nn.Conv3d):
     def _over_space(self, x: Tensor) -> Tensor:
         x = x[:, :, ::self.stride[0]]
         n, c, t, h, w = x.shape
-        frames = F.conv2d(x.transpose(1, 2).reshape(n * t, c, h, w), self.weight[:, :, 0], self.bias, self.stride[1:],
+        frames = F.conv2d(x.transpose(1, 2).reshape(n * t, c, h, w), self.weight.squeeze(2), self.bias, self.stride[1:],
                           self._padding[1:], groups=self.groups)
         return frames.unflatten(0, (n, t)).transpose(1, 2)
 
