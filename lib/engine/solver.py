@@ -1,10 +1,11 @@
 """Stochastic gradient descent as in the Caffe2 program: the learning rate is part of the update history."""
 
 import logging
-from typing import Any, Self, cast
+from typing import Self, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.optim.sgd import sgd
 
 from formats.blobs import blob_name
 from utils.collections import AttrDict
@@ -19,7 +20,7 @@ class Solver:
         m' <- momentum * m + lr * g
         w  <- w - ((1 + momentum) * m' - momentum * m)   with Nesterov;   w <- w - m'   without
 
-    torch.optim.SGD at learning rate 1, applied to lr * g, is exactly this, and its momentum buffer is the m that
+    torch.optim's SGD at learning rate 1, applied to lr * g, is exactly this, and its momentum buffer is the m that
     `<blob>_momentum` holds in a checkpoint.
 
     Args:
@@ -39,17 +40,13 @@ class Solver:
         self.scale_momentum = scale_momentum
         self.lr: float | None = None
         self.parameters = {blob_name(name): p for name, p in model.named_parameters() if p.requires_grad}
-        batch_norm = [p for name, p in self.parameters.items() if "_bn" in name]
-        others = [p for name, p in self.parameters.items() if "_bn" not in name]
-        groups: list[dict[str, Any]] = [{"params": others, "decay": weight_decay},
-                                        {"params": batch_norm, "decay": weight_decay_bn}]
-        self.sgd = torch.optim.SGD([g for g in groups if g["params"]], lr=1.0, momentum=momentum,
-                                   nesterov=nesterov and momentum > 0, fused=True)
         # Allocated here, so that a checkpoint can be loaded into it.
         self.history = {name: torch.zeros_like(p) for name, p in self.parameters.items()}
-        if momentum:
-            for name, p in self.parameters.items():
-                self.sgd.state[p]["momentum_buffer"] = self.history[name]
+        self._momentum = momentum
+        self._nesterov = nesterov and momentum > 0
+        batch_norm = [name for name in self.parameters if "_bn" in name]
+        others = [name for name in self.parameters if "_bn" not in name]
+        self._groups = [(others, weight_decay), (batch_norm, weight_decay_bn)]
 
     @classmethod
     def from_config(cls, model: nn.Module, cfg: AttrDict) -> Self:
@@ -76,11 +73,16 @@ class Solver:
                 logger.info("Scaling update history by %.6f (new/old lr)", ratio)
             torch._foreach_mul_(list(self.history.values()), ratio)
 
+    @torch.no_grad()
     def step(self) -> None:
         """Update every parameter from its gradient, and clear the gradients. set_lr must have been called."""
         assert self.lr is not None
-        for group in self.sgd.param_groups:
-            group["weight_decay"] = self.lr * group["decay"]
-        torch._foreach_mul_([cast(torch.Tensor, p.grad) for p in self.parameters.values()], self.lr)
-        self.sgd.step()
-        self.sgd.zero_grad(set_to_none=True)
+        torch._foreach_mul_([cast(Tensor, p.grad) for p in self.parameters.values()], self.lr)
+        for names, decay in self._groups:
+            parameters: list[Tensor] = [self.parameters[name] for name in names]
+            history = [self.history[name] if self._momentum else None for name in names]
+            # The function, as the class imports torch._dynamo: three seconds at the start of each process.
+            sgd(parameters, [cast(Tensor, p.grad) for p in parameters], history, fused=True, lr=1.0, maximize=False,
+                weight_decay=self.lr * decay, momentum=self._momentum, dampening=0.0, nesterov=self._nesterov)
+        for parameter in self.parameters.values():
+            parameter.grad = None

@@ -60,7 +60,7 @@ class FrameGroups(Span):
             raise UserError(f"grouped non-local blocks need a multiple of {frames} frames, got {t}: "
                             "choose another TRAIN.VIDEO_LENGTH")
         # N x C x (groups * frames) x H x W -> (N * groups) x C x frames x H x W
-        groups = x.transpose(1, 2).reshape(-1, frames, c, h, w).transpose(1, 2)
+        groups = x.transpose(1, 2).reshape(n * t // frames, frames, c, h, w).transpose(1, 2)
         return function(groups).transpose(1, 2).reshape(n, t, c, h, w).transpose(1, 2)
 
     def count_parts(self, t: int, h: int, w: int) -> int:

@@ -1,7 +1,5 @@
 """The start-up report: how many operations and parameters a network has."""
 
-import copy
-
 import torch
 from torch import nn
 
@@ -21,28 +19,37 @@ def count_operations(model: ResNetVideo, clip_shape: tuple[int, ...]) -> tuple[i
         (operations, parameters): over convolutions, classifier and affinity products; weights only, no biases.
         Only one group of a grouped non-local block counts, as in legacy.
     """
-    meta = copy.deepcopy(model).to("meta").eval()
-    weighted = [m for m in meta.modules() if isinstance(m, nn.Conv3d | nn.Linear)]
-    blocks = [m for m in meta.modules() if isinstance(m, NonLocalBlock)]
-    grouped = {layer for block in blocks if block.span == LONG_CLIP_GROUPS for layer in block.modules()}
-    operations = 0
+    weighted = [m for m in model.modules() if isinstance(m, nn.Conv3d | nn.Linear)]
+    blocks = [m for m in model.modules() if isinstance(m, NonLocalBlock)]
+    operations, parts = 0, 1
+
+    def enter(block, inputs):
+        nonlocal operations, parts
+        size = inputs[0].shape[2:]
+        operations += _affinity_operations(block, *size)
+        parts = 1 if block.span == LONG_CLIP_GROUPS else block.span.count_parts(*size)
+
+    def leave(*_):
+        nonlocal parts
+        parts = 1
 
     def count_weighted(module, _, output):
         nonlocal operations
-        counted = output[:1] if module in grouped else output
-        channels = output.shape[-1 if isinstance(module, nn.Linear) else 1]
-        operations += module.weight.numel() * (counted.numel() // channels)
+        positions = output.shape[1:-1] if isinstance(module, nn.Linear) else output.shape[2:]
+        operations += module.weight.numel() * parts * positions.numel()
 
-    def count_products(block, inputs, _):
-        nonlocal operations
-        operations += _affinity_operations(block, *inputs[0].shape[2:])
-
-    for layer in weighted:
-        layer.register_forward_hook(count_weighted)
-    for block in blocks:
-        block.register_forward_hook(count_products)
-    with torch.no_grad():
-        meta(torch.empty(1, *clip_shape, device="meta"))
+    was_training = model.training
+    hooks = [layer.register_forward_hook(count_weighted) for layer in weighted]
+    hooks += [hook for block in blocks for hook in (
+        block.register_forward_pre_hook(enter), block.register_forward_hook(leave))]
+    try:
+        with torch.no_grad():
+            # A batch of no clips: all shapes, and nothing to compute.
+            model.eval()(model.conv1.weight.new_empty(0, *clip_shape))
+    finally:
+        model.train(was_training)
+        for hook in hooks:
+            hook.remove()
     return operations, sum(layer.weight.numel() for layer in weighted)
 
 

@@ -47,11 +47,11 @@ class NonLocalBlock(nn.Module):
 
     def attend(self, x: Tensor) -> Tensor:
         """z where all positions of x attend to each other."""
-        n, _, t, h, w = x.shape
+        t, h, w = x.shape[2:]
         pooled = self.pool(x)
         theta, phi = self.affinity.embed(self, x, pooled)
         y = self.affinity.attend(self, theta, phi, flatten_positions(self.g(pooled)))
-        y = y.reshape(n, t, h, w, -1).permute(0, 4, 1, 2, 3)
+        y = y.unflatten(1, (t, h, w)).permute(0, 4, 1, 2, 3)
         return x + self.bn(self.out(y))
 
     def pool(self, x: Tensor) -> Tensor:

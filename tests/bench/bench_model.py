@@ -156,7 +156,7 @@ def product_rate(dtype, device):
 def compare(variant, what, builds, batch, device, repetitions):
     workers = {build: Worker(Build(variant, what, build, batch, device)) for build in builds}
     shape = clip_shape(variant, what)
-    operations = 2 * batch * count_operations(create_model(configuration(variant), "test").to("meta"), shape)[0]
+    operations = 2 * batch * count_operations(create_model(configuration(variant), "test"), shape)[0]
     if what == "training":
         operations *= 3  # the backward pass has two products for each one in the forward pass
     print(f"\n{variant}: {what}, batch {batch}, {' x '.join(map(str, shape))}, {device}", flush=True)
