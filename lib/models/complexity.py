@@ -44,8 +44,9 @@ def count_operations(model: ResNetVideo, clip_shape: tuple[int, ...]) -> tuple[i
         block.register_forward_pre_hook(enter), block.register_forward_hook(leave))]
     try:
         with torch.no_grad():
+            model.eval()
             # A batch of no clips: all shapes, and nothing to compute.
-            model.eval()(model.conv1.weight.new_empty(0, *clip_shape))
+            model(next(model.parameters()).new_empty(0, *clip_shape))
     finally:
         model.train(was_training)
         for hook in hooks:
