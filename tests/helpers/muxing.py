@@ -1,6 +1,8 @@
 """Videos written packet by packet, in layouts that an ordinary writer of videos does not give."""
 
+import functools
 import struct
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from fractions import Fraction
 
@@ -31,6 +33,18 @@ class Track:
     rotation: tuple[int, bool, bool] | None = None
 
 
+def in_a_thread_of_its_own(function):
+    """SVT-AV1, opened by root, gives the thread that opens it real-time priority, which starves all other processes."""
+
+    @functools.wraps(function)
+    def call(*args, **kwargs):
+        with ThreadPoolExecutor(1) as threads:
+            return threads.submit(function, *args, **kwargs).result()
+
+    return call
+
+
+@in_a_thread_of_its_own
 def encode(codec, pictures, pix_fmt="yuv420p", options=None, settings=None):
     """The Track of F x H x W x 3 RGB uint8 pictures, with the codec's parameters in its packets."""
     height, width = pictures[0].shape[:2]
@@ -78,6 +92,7 @@ def write_elementary(path, track):
     path.write_bytes(b"".join(map(bytes, track.packets)))
 
 
+@in_a_thread_of_its_own
 def write_container(path, *tracks, container_options=None, extra=(), audio=None):
     """Mux Tracks in this order into a file whose ending chooses the container.
 
