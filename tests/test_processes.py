@@ -19,7 +19,7 @@ from formats.caffe2_pickle import load
 from utils.stopping import EXIT_INTERRUPTED
 
 # For more kills: NLNET_KILLS=20 pytest tests/test_processes.py
-KILLS = int(os.environ.get("NLNET_KILLS", "5"))
+KILLS = int(os.environ.get("NLNET_KILLS", "4"))
 
 
 def blobs(folder, iteration=6):
@@ -46,19 +46,19 @@ def run_tool(words, timeout=120, **environment):
 def test_four_replicas_agree_in_one_two_and_four_processes(repo, data, tmp_path, monkeypatch):
     monkeypatch.chdir(repo)
     runs = {}
-    for name, processes in (("one", 1), ("two", 2), ("two again", 2), ("four", 4)):
-        folder = tmp_path / name.replace(" ", "_")
+    for name, processes in (("one", 1), ("two", 2), ("four", 4)):
+        folder = tmp_path / name
         words = tiny_job.command(
-            repo, data, folder, NUM_GPUS=4, NUM_PROCESSES=processes, SOLVER__MAX_ITER=5, TRAIN__EVAL_PERIOD=1,
+            repo, data, folder, NUM_GPUS=4, NUM_PROCESSES=processes, SOLVER__MAX_ITER=3, TRAIN__EVAL_PERIOD=3,
             TRAIN__BATCH_SIZE=4, TEST__BATCH_SIZE=4, TRAIN__COMPUTE_PRECISE_BN=False, SOLVER__BASE_LR=0.0001,
             SOLVER__STEP_SIZES="[9]")
         status, output, errors = run_tool(words, OMP_NUM_THREADS="1")
         assert status == 0, errors
         (folder / "log.txt").write_text(output)
-        runs[name] = (tiny_job.stats(folder / "log.txt"), blobs(folder, 5))
+        runs[name] = (tiny_job.stats(folder / "log.txt"), blobs(folder, 3))
     losses, weights = runs["one"]
     for name in ("two", "four"):
-        for it in range(1, 6):
+        for it in range(1, 4):
             assert runs[name][0][it]["train_loss"] == pytest.approx(losses[it]["train_loss"], rel=1e-5)
         for blob, value in weights.items():
             scale = max(np.abs(value).max(), 1e-3)
@@ -66,8 +66,6 @@ def test_four_replicas_agree_in_one_two_and_four_processes(repo, data, tmp_path,
             # Where a ReLU's input is zero to rounding, its gradient may come through in one run and not in the other:
             # single elements, on some processors.
             assert np.mean(errors > 1e-5) <= 1e-3 and errors.max() <= 1e-4, blob
-    assert_same_bytes(runs["two"][1], runs["two again"][1])
-    assert tiny_job.values_of(runs["two"][0]) == tiny_job.values_of(runs["two again"][0])
 
 
 def test_torchrun_gives_the_same_result_as_the_tools_launcher(repo, data, tmp_path, monkeypatch):
@@ -138,10 +136,10 @@ def random_signal(number, times, folder, seed):
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_an_interrupted_training_gives_the_same_result(number, zygote, repo, data, tmp_path, capsys):
-    kills = KILLS if number == signal.SIGKILL else max(3, KILLS // 2)
+    kills = KILLS if number == signal.SIGKILL else max(2, KILLS // 2)
     # A killed run may have made no progress; the others suffice for this many kills.
     options = {"CHECKPOINT__CHECKPOINT_PERIOD": 1, "SOLVER__MAX_ITER": 3 + kills,
-               "SOLVER__STEP_SIZES": f"[2,2,{kills}]"}
+               "SOLVER__STEP_SIZES": f"[2,2,{kills}]", "NUM_GPUS": 1, "TRAIN__BATCH_SIZE": 1}
     whole, ended = tmp_path / "whole", tmp_path / "ended"
     assert zygote.run(tiny_job.command(repo, data, whole, **options), tmp_path / "whole.txt") == 0
     words = tiny_job.command(repo, data, ended, **options)
