@@ -49,7 +49,7 @@ def test_four_replicas_agree_in_one_two_and_four_processes(repo, data, tmp_path,
     for name, processes in (("one", 1), ("two", 2), ("four", 4)):
         folder = tmp_path / name
         words = tiny_job.command(
-            repo, data, folder, NUM_GPUS=4, NUM_PROCESSES=processes, SOLVER__MAX_ITER=3, TRAIN__EVAL_PERIOD=3,
+            repo, data, folder, NUM_GPUS=4, NUM_PROCESSES=processes, SOLVER__MAX_ITER=3, TRAIN__EVAL_PERIOD=1,
             TRAIN__BATCH_SIZE=4, TEST__BATCH_SIZE=4, TRAIN__COMPUTE_PRECISE_BN=False, SOLVER__BASE_LR=0.0001,
             SOLVER__STEP_SIZES="[9]")
         status, output, errors = run_tool(words, OMP_NUM_THREADS="1")
