@@ -9,6 +9,8 @@ from pathlib import Path
 
 # Before PyTorch is loaded: threads that wait at a barrier leave the core to the other processes of the tests.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+if os.environ.get("NLNET_DEVICE") != "cuda":  # see tests/gpu
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 import legacy_run
 import pytest

@@ -37,6 +37,9 @@ OPTIONS: OptionGroup = {
         low=0),
     "JOIN_SECONDS": Option(
         1800, "Seconds that the processes of a run wait for each other at its start; 0: forever.", low=0),
+    "PEER_SECONDS": Option(
+        1800, "Seconds that a process of a run waits for another later on; at least twice DATALOADER.HANG_SECONDS.",
+        low=1),
     "ROOT_GPU_ID": Option(0, "Index of the first device.", low=0),
     "VIDEO_DECODER_THREADS": Option(4, "Number of decoders per replica.", low=1),
     "RNG_SEED": Option(2, "Seed of every random draw.", low=0),

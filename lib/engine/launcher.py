@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -23,7 +24,7 @@ from engine.replicas import Replicas
 from utils import stopping
 from utils.cli import ERROR_FILE
 from utils.collections import AttrDict
-from utils.errors import SharedError, UserError
+from utils.errors import LostPeer, SharedError, UserError
 from utils.stopping import EXIT_INTERRUPTED
 
 logger = logging.getLogger(__name__)
@@ -33,8 +34,6 @@ Work: TypeAlias = Callable[[AttrDict, Replicas], int | None]
 
 # Time that the other processes have to exit after one has died, before they are killed.
 GRACE_SECONDS = 1.0
-# Seconds after which a process gives up waiting for the others.
-MIN_TIMEOUT = 1800
 # Passed to the processes that launch() starts: a pipe that closes when their parent dies, however it dies.
 PARENT_PIPE = "NLNET_PARENT_PIPE"
 
@@ -87,13 +86,17 @@ def _work_in_world(work: Work, cfg: AttrDict, place: Place) -> int:
         here = int(os.environ.get("LOCAL_WORLD_SIZE", processes))
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // here))
     # A process that waits for a hanging video is not dead: its own watchdog must speak first.
-    join_processes(place, device, cfg.JOIN_SECONDS, max(MIN_TIMEOUT, 2 * cfg.DATALOADER.HANG_SECONDS))
+    join_processes(place, device, cfg.JOIN_SECONDS, max(cfg.PEER_SECONDS, 2 * cfg.DATALOADER.HANG_SECONDS))
     if rank:
         logging.getLogger().setLevel(logging.CRITICAL)  # only the root logs
     try:
         status = _do(work, cfg, Replicas(cfg.NUM_GPUS, rank, processes, device))
     except SharedError:
         if rank == 0 or ERROR_FILE in os.environ:  # there whoever is first is shown
+            raise
+        return 1
+    except LostPeer:
+        if os.environ.get("LOCAL_RANK", "0") == "0" or ERROR_FILE in os.environ:  # once for each machine
             raise
         return 1
     if not stopping.asked():  # then the others may be gone
@@ -113,11 +116,24 @@ def _do(work: Work, cfg: AttrDict, replicas: Replicas) -> int:
                             f"increase the number of replicas (NUM_GPUS); {first_line}") from error
         if stopping.asked() and replicas.processes > 1:
             return EXIT_INTERRUPTED  # another process has ended before this one could
+        if replicas.processes > 1 and (reason := _lost_connection(error)):
+            raise LostPeer(f"rank {replicas.rank} of {replicas.processes}: another process of this run has ended or "
+                           f"cannot be reached ({reason}): everything saved so far is intact, run the same command on "
+                           "all machines again to resume") from error
         # A failed assertion on the device is a bug in this program and keeps its traceback.
         if first_line.startswith("CUDA error") and "assert" not in first_line:
             raise UserError(f"{replicas.device}: {first_line}; everything saved so far is intact, run the same command "
                             "again to resume") from error
         raise
+
+
+def _lost_connection(error: RuntimeError) -> str | None:
+    """What an error of gloo or NCCL tells; None for other errors."""
+    text = str(error)
+    if isinstance(error, distributed.DistError):
+        return text.split("\n", 1)[0]
+    found = re.search(r"gloo/\S+\] (.*?)(\. |\n|$)", text)  # what follows the first sentence is advice
+    return found[1] if found else None
 
 
 def _end_with_parent() -> None:

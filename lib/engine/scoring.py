@@ -37,8 +37,18 @@ def clips_per_pass(cfg) -> int:
 
 
 def passes_of_videos(path_ids: np.ndarray, ordinals: np.ndarray, size: int) -> list[list[np.ndarray]]:
-    """For each video, its records in passes of at most `size` (int64 ordinals)."""
-    return [np.split(video, range(size, len(video), size)) for video in group_by_video(path_ids, ordinals)]
+    """For each video, its records in passes of at most `size` (int64 ordinals).
+
+    The passes of a video are as large as each other if that takes few more of them (30 clips in passes of 8: five of
+    six), as a network is compiled, or its kernels are chosen, for each size anew. Otherwise sizes differ by one.
+    """
+    return [np.array_split(video, _count_passes(len(video), size)) for video in group_by_video(path_ids, ordinals)]
+
+
+def _count_passes(clips: int, size: int) -> int:
+    fewest = math.ceil(clips / size)
+    even = next(count for count in range(fewest, clips + 1) if clips % count == 0)
+    return even if even <= 1.25 * fewest else fewest
 
 
 @torch.inference_mode()

@@ -1,11 +1,11 @@
 """The non-local block (paper section 3) and its grouped form for long clips."""
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from models.affinities import affinity_class, flatten_positions
 from models.attention_spans import span_of
 from models.convolution import Conv3d
+from models.pooling import MaxPool3d
 
 
 class NonLocalBlock(nn.Module):
@@ -36,6 +36,7 @@ class NonLocalBlock(nn.Module):
         self.affinity = affinity_class(affinity)(channels, inner, use_scale)
         self.span = span_of(reach, grouped)
         self.use_maxpool = use_maxpool and self.span.covers_space
+        self.max_pool = MaxPool3d((1, 2, 2))
         for name, layer in self.affinity.make_layers(bias).items():
             self.add_module(name, layer)
         self.g = Conv3d(channels, inner, 1, bias=bias)
@@ -56,4 +57,4 @@ class NonLocalBlock(nn.Module):
 
     def pool(self, x: Tensor) -> Tensor:
         """The map of the positions that are attended to: N x C x T x H/2 x W/2 with max pooling, else x itself."""
-        return F.max_pool3d(x, (1, 2, 2)) if self.use_maxpool else x
+        return self.max_pool(x) if self.use_maxpool else x

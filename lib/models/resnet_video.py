@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from models.activation_checkpointing import recompute
 from models.convolution import Conv3d
 from models.nonlocal_helper import NonLocalBlock
+from models.pooling import MaxPool3d
 from models.precision import no_autocast
 from models.resnet_helper import Bottleneck
 from utils.errors import UserError
@@ -95,7 +96,7 @@ class ResNetVideo(nn.Module):
         add("conv1", Conv3d(3, 64, kernel, stride, (reach, 3, 3), bias=False))
         add("res_conv1_bn", norm(64))
         add("conv1_relu", nn.ReLU(inplace=True))
-        add("pool1", nn.MaxPool3d((pool1_temporal, 3, 3), (pool1_temporal, 2, 2)))
+        add("pool1", MaxPool3d((pool1_temporal, 3, 3), (pool1_temporal, 2, 2)))
         channels = 64
         for index, (blocks, temporal) in enumerate(zip(BLOCKS[arc.depth], arc.temporal_blocks, strict=True)):
             stage = index + 2
@@ -108,7 +109,7 @@ class ResNetVideo(nn.Module):
                 if f"res{stage}_{i}" in nonlocal_after:
                     add(f"nonlocal_conv{stage}_{i}", nonlocal_block(channels, channels // 2, stage in grouped_stages))
             if stage == 2:
-                add("pool2", nn.MaxPool3d((2, 1, 1), (2, 1, 1)))
+                add("pool2", MaxPool3d((2, 1, 1), (2, 1, 1)))
         self.pool5 = PositionPool()
         self.dropout = nn.Dropout(dropout)
         self.pred = nn.Linear(channels, num_classes)

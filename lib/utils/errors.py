@@ -15,3 +15,7 @@ class Hang(UserError):
 
 class SharedError(UserError):
     """A problem that is raised in every process of a run, so that it need not be reported by each."""
+
+
+class LostPeer(UserError):
+    """Another process of the run has ended or cannot be reached: all that are left notice."""

@@ -12,6 +12,7 @@ only=" $* "
 mkdir -p "$out"
 export PYTHONUNBUFFERED=1
 python=${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || echo python3)}
+export NLNET_DEVICE=cuda
 device=cuda variant=fwd_i3d_nlnet_8x8_val batch=8
 if [ "$small" = --small ]; then
     device=cpu variant=fwd_c2d_baseline_8x8_val batch=1
