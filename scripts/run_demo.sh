@@ -2,7 +2,7 @@
 # The whole program on a small generated data set: videos, lists, LMDBs, training with non-local blocks, evaluation,
 # fully convolutional test, curves. Started again, it continues with what already exists. KEY VALUE words go to the
 # training tool.
-bash "$(dirname "${BASH_SOURCE[0]}")/setup_env.sh"
+bash "$(dirname "${BASH_SOURCE[0]}")/setup_env.sh" || exit
 source "$(dirname "${BASH_SOURCE[0]}")/_run.sh"
 
 data=../data/demo
