@@ -21,20 +21,21 @@ import _init_paths  # noqa: F401, I001  (lib/ on the path, a Python that is new 
 
 import argparse
 
-from core.config import load_config
 from engine.exporting import SUFFIXES, export_model
+from engine.weights_options import load_configuration
 from utils import cli
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config_file", required=True, help="YAML file of options")
+    parser.add_argument("--config_file", metavar="YAML",
+                        help="file of options; without it, they are read from the weights (TEST.PARAMS_FILE)")
     parser.add_argument("--output", required=True, help="file to write, or an existing folder for it")
     parser.add_argument("--format", required=True, choices=SUFFIXES)
     parser.add_argument("--from_state_dict", metavar="FILE", help="weights for --format pkl")
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="options that override the file's")
     args = parser.parse_args()
-    cfg = load_config(args.config_file, args.opts)
+    cfg = load_configuration(args.config_file, args.opts)
     written = export_model(cfg, args.format, args.output, args.from_state_dict)
     for note in written.notes:
         print(note)

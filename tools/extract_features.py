@@ -22,16 +22,17 @@ if __name__ == "__main__":
 import argparse
 from functools import partial
 
-from core.config import load_config
 from data.lists import read_list
 from engine.feature_extraction import extract
 from engine.launcher import launch
+from engine.weights_options import load_configuration
 from utils import cli
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config_file", required=True, help="YAML file of options")
+    parser.add_argument("--config_file", metavar="YAML",
+                        help="file of options; without it, they are read from the weights (TEST.PARAMS_FILE)")
     videos = parser.add_mutually_exclusive_group(required=True)
     videos.add_argument("--list", metavar="LIST", help="list of videos: 'path label' lines")
     videos.add_argument("--video", action="append", metavar="VIDEO", help="a video; may be given several times")
@@ -43,7 +44,7 @@ def main():
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="options that override the file's")
     args = parser.parse_args()
     cli.setup_logging()
-    cfg = load_config(args.config_file, args.opts)
+    cfg = load_configuration(args.config_file, args.opts)
     videos = args.video or read_list(args.list).paths()
     return launch(partial(extract, videos=videos, blobs=args.blob, output=args.output, average=args.average,
                           pool=args.pool), cfg)

@@ -1,7 +1,11 @@
 #!/usr/bin/env python3
 """Say what happens in videos: the most probable classes of each, from a trained network.
 
-    python tools/predict_video.py --config_file configs/F.yaml --video FILE_OR_FOLDER... TEST.PARAMS_FILE W.pkl
+    python tools/predict_video.py --weights i3d_nonlocal_8x8_IN_pretrain_400k.pkl --video FILE_OR_FOLDER...
+    python tools/predict_video.py --config_file configs/F.yaml --weights W.pkl --video FILE_OR_FOLDER... [KEY VALUE]...
+
+The options of a network are read from its weights and the name of their file, which tells frames x stride; another file
+needs a file of options.
 
 A video is scored as tools/test_net_video.py does it: the probabilities of its views (clips over time x crops over
 space) are averaged. A video that cannot be read is reported in one line, and the others go on; the exit status is 0
@@ -22,11 +26,11 @@ import re
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from core.config import load_config
 from data.class_ids import read_class_names
 from video.bad_videos import BadVideos
 from engine.launcher import launch
 from engine.prediction import find_videos, load_model, predict_videos, prediction_config, ranking
+from engine.weights_options import load_configuration
 from reports.prediction_tables import as_text, write_csv, write_json
 from utils import cli
 from utils.errors import UserError
@@ -100,9 +104,11 @@ def predict(cfg, replicas, args, names):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config_file", metavar="YAML", help="file of options")
+    parser.add_argument("--config_file", metavar="YAML",
+                        help="file of options; without it, they are read from the weights")
     parser.add_argument("--video", nargs="+", required=True, action="extend", metavar="FILE_OR_FOLDER",
                         help="videos; of a folder, all files below it, links followed, that have the suffix of a video")
+    parser.add_argument("--weights", metavar="FILE", help="checkpoint or converted file (TEST.PARAMS_FILE)")
     parser.add_argument("--views", type=parse_views, default=(10, 3), metavar="CLIPSxCROPS",
                         help="clips spread over the video, each cut into 3 crops of TRAIN.JITTER_SCALES[0] (as "
                              "TEST.TEST_FULLY_CONV), 6 (..._FLIP: and their mirror images), or 1 of 224 in the centre; "
@@ -113,7 +119,7 @@ def main():
     parser.add_argument("--json", metavar="FILE", help="write the results as JSON, too")
     parser.add_argument("--csv", metavar="FILE", help="write the results as CSV, too")
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE",
-                        help="options over those of the file; TEST.PARAMS_FILE (the weights) is needed")
+                        help="options over those of the file")
     if len(sys.argv) == 1:
         parser.print_help()
         return 1
@@ -124,7 +130,8 @@ def main():
     if not args.video:
         raise UserError("--video: expected a file or folder, got none")
     logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)  # stdout is for the results
-    cfg = prediction_config(load_config(args.config_file, [*opts, *args.opts]), args.views)
+    words = [*(["TEST.PARAMS_FILE", args.weights] if args.weights else []), *opts, *args.opts]
+    cfg = prediction_config(load_configuration(args.config_file, words), args.views)
     names = choose_names(args.classids, cfg.MODEL.NUM_CLASSES)
     return launch(lambda cfg, replicas: predict(cfg, replicas, args, names), cfg)
 

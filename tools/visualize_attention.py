@@ -19,9 +19,9 @@ import argparse
 import logging
 import re
 
-from core.config import load_config
 from engine.attention import AttentionRequest, visualize
 from engine.launcher import launch
+from engine.weights_options import load_configuration
 from reports.attention_pictures import STYLES
 from utils import cli
 from utils.errors import UserError
@@ -42,7 +42,8 @@ def show(cfg, replicas, request):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config_file", metavar="YAML", help="file of options")
+    parser.add_argument("--config_file", metavar="YAML",
+                        help="file of options; without it, they are read from the weights")
     parser.add_argument("--video", required=True, metavar="FILE")
     parser.add_argument("--output", required=True, metavar="FOLDER", help="for the pictures; created if necessary")
     parser.add_argument("--block", metavar="NAME", help="such as nonlocal_conv4_5; default: the last one")
@@ -65,7 +66,7 @@ def main():
         if getattr(args, name) < 1:
             raise UserError(f"--{name}: expected a number of at least 1, got {getattr(args, name)}")
     logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
-    cfg = load_config(args.config_file, args.opts)
+    cfg = load_configuration(args.config_file, args.opts)
     cfg.NUM_GPUS = 1  # a single video
     request = AttentionRequest(args.video, args.output, args.block, args.position, args.number, args.clips, args.style,
                                args.arrows)

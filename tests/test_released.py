@@ -1,0 +1,117 @@
+"""The released models: the README's tables, the scripts that train them, and options read from their weights."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+import recipe_blobs
+
+import predict_video
+from core.config import load_config
+from engine.weights_options import load_configuration, options_of_weights
+from formats.blobs import Checkpoint
+from formats.caffe2_pickle import dump
+from models.model_builder_video import create_model
+from models.released import RELEASED
+from utils.errors import UserError
+
+SMALL = ["RESNETS.WIDTH_PER_GROUP", "2"]
+
+
+def test_the_tables_of_the_readme(repo):
+    rows = {}
+    for line in (repo / "README.md").read_text().splitlines():
+        if line.startswith("| `run_") and "[model]" in line:
+            cells = [cell.strip() for cell in line.strip("|").split("|")]
+            numbers = [float(cell) for cell in cells if re.fullmatch(r"\d\d\.\d", cell)]
+            links = [re.search(r"\((.+)\)", cell)[1] for cell in cells[-2:]]
+            rows[cells[0].strip("`")] = (numbers, links)
+    expected = {}
+    for model in RELEASED.values():
+        numbers = [model.top1, *([model.in_paper] if model.in_paper else []), model.top5]
+        expected[f"{model.script}.sh"] = (numbers, [model.link, model.log_link])
+    assert rows == expected
+
+
+def options_of_script(repo, script):
+    """The configuration that a script trains with."""
+    text = (repo / f"scripts/{script}.sh").read_text()
+    config = re.search(r"train_net \.\./(\S+)", text)[1]
+    words = [word for pair in re.findall(r"^    ([A-Z][\w.]+) (\S+) \\$", text, re.MULTILINE) for word in pair]
+    return load_config(repo / config, [*words, *SMALL])
+
+
+def for_prediction(cfg):
+    """What of a configuration determines predictions."""
+    return (cfg.MODEL, cfg.NONLOCAL, cfg.RESNETS, cfg.TRAIN.VIDEO_LENGTH, cfg.TRAIN.SAMPLE_RATE,
+            cfg.TRAIN.JITTER_SCALES[0], cfg.TEST.BATCH_SIZE // cfg.NUM_GPUS, cfg.TEST.SCALE, cfg.TEST.OUTPUT_NAME)
+
+
+@pytest.mark.parametrize("name", RELEASED)
+def test_the_weights_tell_the_options_of_their_script(name, repo):
+    cfg = options_of_script(repo, RELEASED[name].script)
+    blobs = recipe_blobs.shapes(cfg)
+    base, found = options_of_weights(Checkpoint(f"{name}.pkl", blobs), {})
+    words = [str(word) for option in found.items() for word in option]
+    assert for_prediction(load_config(base, words)) == for_prediction(cfg)
+
+
+@pytest.mark.parametrize("options", [
+    {"MODEL.VIDEO_ARC_CHOICE": 4, "MODEL.DEPTH": 101}, {"NONLOCAL.AFTER": ["res3_0", "res5_2"]},
+    {"NONLOCAL.AFFINITY": "gaussian"}, {"NONLOCAL.AFFINITY": "concatenation"}, {"NONLOCAL.NO_BIAS": 1},
+    {"NONLOCAL.USE_BN": False}, {"NONLOCAL.USE_BN": False, "NONLOCAL.USE_AFFINE": True},
+    {"NONLOCAL.CONV3_NONLOCAL": False, "MODEL.NUM_CLASSES": 7}, {"RESNETS.NUM_GROUPS": 2},
+])
+def test_other_networks(options, repo):
+    base = repo / "configs/DBG_kinetics_resnet_8gpu_c2d_nonlocal_400k.yaml"
+    cfg = load_config(base, [*SMALL, *(str(word) for option in options.items() for word in option)])
+    blobs = recipe_blobs.shapes(cfg)
+    _, found = options_of_weights(Checkpoint("x_8x8.pkl", blobs), {})
+    again = load_config(base, [str(word) for option in found.items() for word in option])
+    assert {name: value.shape for name, value in recipe_blobs.shapes(again).items()} == \
+        {name: value.shape for name, value in blobs.items()}
+
+
+@pytest.mark.parametrize(("name", "change", "message"), [
+    ("w.pkl", {}, "trained with: expected --config_file, or a name with one of 8x8, 32x4, 32x2, 128x1 ("),
+    ("w_16x4.pkl", {}, "do not tell the clips"),
+    ("w_8x8_32x2.pkl", {}, "do not tell the clips"),
+    ("w_8x8.pkl", {"conv1_w": np.zeros((64, 3, 7, 7))}, "a blob conv1_w of 5 dimensions, got one of shape"),
+    ("w_8x8.pkl", {"pred_w": None}, "a blob pred_w of 2 dimensions, got none"),
+    ("w_8x8.pkl", {"conv1_w": np.zeros((64, 3, 3, 7, 7))}, "conv1_w: expected a kernel over 1 or 5 frames, got 3"),
+])
+def test_weights_that_do_not_tell(name, change, message, repo):
+    cfg = options_of_script(repo, "run_c2d_baseline_400k")
+    blobs = {name: value for name, value in (recipe_blobs.shapes(cfg) | change).items()
+             if value is not None}
+    with pytest.raises(UserError, match=re.escape(message)):
+        options_of_weights(Checkpoint(name, blobs), {})
+
+
+def test_the_users_word_counts(repo, tmp_path):
+    cfg = options_of_script(repo, "run_i3d_nlnet_400k")
+    dump(recipe_blobs.shapes(cfg), tmp_path / "mine.pkl")
+    words = ["TEST.PARAMS_FILE", str(tmp_path / "mine.pkl"), "TRAIN.VIDEO_LENGTH", "16", "TRAIN.SAMPLE_RATE", "4",
+             "MODEL.MODEL_NAME", "resnet_video_org"]
+    found = load_configuration(None, words)
+    assert (found.TRAIN.VIDEO_LENGTH, found.MODEL.MODEL_NAME, found.MODEL.VIDEO_ARC_CHOICE) == (
+        16, "resnet_video_org", 2)
+
+
+def test_a_prediction_without_options(repo, data, tmp_path, call_tool):
+    """The same to the bit as with all of them."""
+    cfg = options_of_script(repo, "run_i3d_nlnet_400k")
+    model = create_model(cfg, "test")
+    recipe_blobs.fill(model, 1)
+    weights = tmp_path / "i3d_nonlocal_8x8_IN_pretrain_400k.pkl"
+    dump(recipe_blobs.values(model), weights)
+    yaml = repo / "configs/DBG_kinetics_resnet_8gpu_c2d_nonlocal_400k.yaml"
+    common = ["--video", data / "v7.mp4", "--views", "1x1"]
+    for file, words in (("a.json", []), ("b.json", ["--config_file", yaml])):
+        options = ["MODEL.VIDEO_ARC_CHOICE", "2", *SMALL] if words else []
+        status, output, errors = call_tool(predict_video, *words, "--weights", weights, "--json", tmp_path / file,
+                                           *common, *options)
+        assert status in (0, None), output + errors
+    ours, theirs = (json.loads((tmp_path / file).read_text())["videos"] for file in ("a.json", "b.json"))
+    assert ours == theirs and len(ours[0]["top"]) == 5
