@@ -34,6 +34,8 @@ Work: TypeAlias = Callable[[AttrDict, Replicas], int | None]
 
 # Time that the other processes have to exit after one has died, before they are killed.
 GRACE_SECONDS = 1.0
+# Time that the first process of a machine has to notice the loss of another one before the others speak.
+PEER_GRACE_SECONDS = 5.0
 # Passed to the processes that launch() starts: a pipe that closes when their parent dies, however it dies.
 PARENT_PIPE = "NLNET_PARENT_PIPE"
 
@@ -96,7 +98,7 @@ def _work_in_world(work: Work, cfg: AttrDict, place: Place) -> int:
             raise
         return 1
     except LostPeer:
-        if os.environ.get("LOCAL_RANK", "0") == "0" or ERROR_FILE in os.environ:  # once for each machine
+        if os.environ.get("LOCAL_RANK", "0") == "0" or ERROR_FILE in os.environ or not _is_ended_soon():
             raise
         return 1
     if not stopping.asked():  # then the others may be gone
@@ -125,6 +127,16 @@ def _do(work: Work, cfg: AttrDict, replicas: Replicas) -> int:
             raise UserError(f"{replicas.device}: {first_line}; everything saved so far is intact, run the same command "
                             "again to resume") from error
         raise
+
+
+def _is_ended_soon() -> bool:
+    """Whether this process is asked to end within some seconds: then the first one of the machine has said it all, and
+    the launcher ends the others. One that exits at once could have that one ended before it notices."""
+    for _ in range(int(PEER_GRACE_SECONDS / 0.1)):
+        if stopping.asked():
+            return True
+        time.sleep(0.1)
+    return False
 
 
 def _lost_connection(error: RuntimeError) -> str | None:
