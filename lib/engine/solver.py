@@ -46,7 +46,12 @@ class Solver:
         self._nesterov = nesterov and momentum > 0
         batch_norm = [name for name in self.parameters if "_bn" in name]
         others = [name for name in self.parameters if "_bn" not in name]
-        self._groups = [(others, weight_decay), (batch_norm, weight_decay_bn)]
+        self._groups = [self._group(others, weight_decay), self._group(batch_norm, weight_decay_bn)]
+
+    def _group(self, names: list[str], decay: float) -> tuple[list[Tensor], list[Tensor | None], float]:
+        """What is updated with the same weight decay."""
+        return ([self.parameters[name] for name in names],
+                [self.history[name] if self._momentum else None for name in names], decay)
 
     @classmethod
     def from_config(cls, model: nn.Module, cfg: AttrDict) -> Self:
@@ -78,9 +83,7 @@ class Solver:
         """Update every parameter from its gradient, and clear the gradients. set_lr must have been called."""
         assert self.lr is not None
         torch._foreach_mul_([cast(Tensor, p.grad) for p in self.parameters.values()], self.lr)
-        for names, decay in self._groups:
-            parameters: list[Tensor] = [self.parameters[name] for name in names]
-            history = [self.history[name] if self._momentum else None for name in names]
+        for parameters, history, decay in self._groups:
             # The function, as the class imports torch._dynamo: three seconds at the start of each process.
             sgd(parameters, [cast(Tensor, p.grad) for p in parameters], history, fused=True, lr=1.0, maximize=False,
                 weight_decay=self.lr * decay, momentum=self._momentum, dampening=0.0, nesterov=self._nesterov)

@@ -56,18 +56,19 @@ def options_of_weights(checkpoint: Checkpoint, given: Mapping[str, object]) -> t
             found = f"one of shape {blobs[name]}" if name in blobs else "none"
             raise UserError(f"{checkpoint.path}: expected the weights of a video network, with a blob {name} of "
                             f"{dimensions} dimensions, got {found}")
-    options: dict[str, Any] = _backbone(checkpoint, blobs) | _blocks(blobs)
+    options = _backbone(checkpoint, blobs)
+    options |= _blocks(blobs, options["MODEL.DEPTH"])
     options |= {key: value for key, value in _clips(checkpoint, given).items() if key not in given}
     return FROZEN if options["MODEL.USE_AFFINE"] else BATCH_NORM, options
 
 
 def _backbone(checkpoint, blobs):
-    reach, depth = blobs["conv1_w"][2] // 2, 101 if "res4_22_branch2a_w" in blobs else 50
-    arc = next((key for key, arc in ARCS.items() if (arc.depth, arc.conv1_reach) == (depth, reach)), None)
+    kernel, depth = blobs["conv1_w"][2], 101 if "res4_22_branch2a_w" in blobs else 50
+    arc = next((key for key, arc in ARCS.items() if (arc.depth, 1 + 2 * arc.conv1_reach) == (depth, kernel)), None)
     if arc is None:
-        raise UserError(f"{checkpoint.path}: conv1_w: expected a kernel over 1 or 5 frames, got {2 * reach + 1}")
+        raise UserError(f"{checkpoint.path}: conv1_w: expected a kernel over 1 or 5 frames, got {kernel}")
     inner = blobs["res2_0_branch2a_w"][0]
-    groups = max(inner // blobs["res2_0_branch2b_w"][1], 1)
+    groups = max(inner // max(blobs["res2_0_branch2b_w"][1], 1), 1)  # a hostile file has no channels
     return {
         "MODEL.VIDEO_ARC_CHOICE": arc, "MODEL.DEPTH": depth, "MODEL.NUM_CLASSES": blobs["pred_w"][0],
         "MODEL.USE_AFFINE": "res_conv1_bn_rm" not in blobs,
@@ -75,10 +76,9 @@ def _backbone(checkpoint, blobs):
     }
 
 
-def _blocks(blobs):
+def _blocks(blobs, depth):
     """The options of the non-local blocks. Softmax or not is not to be seen: it stays as the released models have it.
     """
-    depth = 101 if "res4_22_branch2a_w" in blobs else 50
     names = {found[0]: f"res{found[1]}_{found[2]}" for name in blobs
              if (found := re.fullmatch(r"nonlocal_conv(\d)_(\d+)_g_w", name))}
     kinds = {re.sub(r"^nonlocal_conv\d_\d+_", "", name) for name in blobs if name.startswith("nonlocal_conv")}
@@ -111,5 +111,4 @@ def _clips(checkpoint, given):
             "TRAIN.VIDEO_LENGTH, TRAIN.SAMPLE_RATE, and MODEL.MODEL_NAME resnet_video (conv1 takes every frame) or "
             "resnet_video_org (every second one)")
     [(frames, stride)] = clips
-    return {"MODEL.MODEL_NAME": CLIPS[frames, stride], "TRAIN.VIDEO_LENGTH": frames, "TRAIN.SAMPLE_RATE": stride,
-            "TEST.VIDEO_LENGTH": frames, "TEST.SAMPLE_RATE": stride}
+    return {"MODEL.MODEL_NAME": CLIPS[frames, stride], "TRAIN.VIDEO_LENGTH": frames, "TRAIN.SAMPLE_RATE": stride}
