@@ -300,12 +300,19 @@ def test_a_decoder_that_hangs_ends_the_run(processes, zygote, repo, data, tmp_pa
     assert names_in(tmp_path / "run/checkpoints")[0] == "c2_model_iter2.pkl"
 
 
+class SlowFrames(list):
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.begun = threading.Event()
+
+
 @pytest.fixture
 def slow_frames(monkeypatch):
     """Every frame takes as long as this list's only number says, or until the test ends."""
-    seconds, ended = [0], threading.Event()
+    seconds, ended = SlowFrames([0]), threading.Event()
 
     def decode(self, packet, before=Container.decode):
+        seconds.begun.set()
         ended.wait(seconds[0])
         return before(self, packet)
 
@@ -350,6 +357,7 @@ def test_hanging_and_the_next_loader(slow_frames, train_data):
 def test_a_hanging_decoder_does_not_keep_a_loader_from_being_closed(slow_frames, train_data):
     slow_frames[0] = 30
     loader = train_loader(train_data, hang_seconds=0.2)
+    assert slow_frames.begun.wait(30)
     start = time.monotonic()
     with pytest.raises(Hang):
         loader.close()
