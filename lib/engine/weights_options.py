@@ -21,6 +21,8 @@ logger = logging.getLogger(__name__)
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 # What the files of options say beyond the weights: the view of a test, how many clips share a pass.
 BATCH_NORM, FROZEN = (CONFIGS / f"DBG_kinetics_resnet_8gpu_c2d_nonlocal_{kind}400k.yaml" for kind in ("", "affine_"))
+# The options that say where the non-local blocks are.
+PLACES = {"NONLOCAL.CONV3_NONLOCAL", "NONLOCAL.CONV4_NONLOCAL", "NONLOCAL.LAYER_MOD", "NONLOCAL.AFTER"}
 # Frames and stride of the released models, as in the names of their files, and the network that takes such clips.
 CLIPS = {(8, 8): "resnet_video", (32, 4): "resnet_video", (32, 2): "resnet_video_org", (128, 1): "resnet_video_org"}
 
@@ -58,6 +60,8 @@ def options_of_weights(checkpoint: Checkpoint, given: Mapping[str, object]) -> t
                             f"{dimensions} dimensions, got {found}")
     options = _backbone(checkpoint, blobs)
     options |= _blocks(blobs, options["MODEL.DEPTH"])
+    if PLACES & given.keys():  # which NONLOCAL.AFTER would outweigh
+        options.pop("NONLOCAL.AFTER", None)
     options |= {key: value for key, value in _clips(checkpoint, given).items() if key not in given}
     return FROZEN if options["MODEL.USE_AFFINE"] else BATCH_NORM, options
 
