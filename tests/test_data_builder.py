@@ -74,6 +74,16 @@ def test_preprocessing_normalises_the_clips(cfg):
     assert (prepared.permute(0, 2, 3, 4, 1) - expected).abs().max() <= 2.4e-7
 
 
+def test_replicas_are_prepared_one_at_a_time(cfg):
+    clips, labels = torch.zeros(1, 2, 16, 16, 3, dtype=torch.uint8), torch.zeros(1, dtype=torch.int64)
+    taken = []
+    batch = ((taken.append(i) or clips, labels) for i in range(8))
+    prepared = data_builder.Preprocessor(cfg, torch.device("cpu")).batch(batch)
+    for i in range(8):
+        next(prepared)
+        assert taken == list(range(i + 1))
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_batches_for_a_gpu_are_page_locked(cfg):
     device = torch.device("cuda")

@@ -11,6 +11,7 @@ from torch import nn
 
 from data.data_builder import Preprocessor, protocol_of_test, test_loader
 from data.sources import expand_test_videos
+from engine.fetching import fetch
 from engine.replicas import Replicas
 from engine.scoring import check_scores, clips_per_pass, passes_of_videos
 from formats.blobs import Checkpoint, read_checkpoint
@@ -153,8 +154,9 @@ def predict_videos(model: VideoClassifier, videos: list[str],
     with test_loader(cfg, replicas, protocol, source, [part for passes in per_video for part in passes], bad_videos,
                      facts=VideoFactsCache()) as loader:
         for video, passes in zip(videos, per_video, strict=True):
-            scores = [model(prepare.clips(clips)).float().cpu().numpy()
-                      for clips, good in (next(loader) for _ in passes) if len(good)]
+            fetched = [fetch(model(prepare.clips(clips)))
+                       for clips, good in (next(loader) for _ in passes) if len(good)]
+            scores = [wait() for wait in fetched]
             for part in scores:
                 check_scores(part, model.weights_file, video)
             yield video, np.concatenate(scores).sum(0, dtype=np.float64) / protocol.views if scores else None

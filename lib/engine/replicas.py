@@ -7,7 +7,7 @@ the replicas are distributed over processes affects only the order of floating-p
 import contextlib
 import socket
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 
@@ -108,7 +108,7 @@ class Replicas:
         return parallel
 
 
-def forward_backward(parallel_model: nn.Module, batch: Sequence[tuple[torch.Tensor, torch.Tensor]], replicas: Replicas,
+def forward_backward(parallel_model: nn.Module, batch: Iterable[tuple[torch.Tensor, torch.Tensor]], replicas: Replicas,
                      seed: int, it: int, precision: str = "float32") -> torch.Tensor:
     """Forward and backward passes of one iteration: every `.grad` becomes the mean over all replicas.
 

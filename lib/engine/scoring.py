@@ -9,6 +9,7 @@ import torch
 
 from data.data_builder import Preprocessor, test_loader
 from data.sources import group_by_video
+from engine.fetching import begun_early, fetch
 from formats.result_file import SCORED, TODO, UNREADABLE, value_digest
 from utils.errors import UserError
 from utils.misc import eta
@@ -78,12 +79,15 @@ def score_clips(model, cfg, protocol, source, ordinals, replicas, scores_file) -
     videos_seen[source.video_indices[status == SCORED]] = True
     planned_here = passes_left(replicas.rank)
     with test_loader(cfg, replicas, protocol, source, planned_here, bad_videos) as loader:
-        work = zip(planned_here, loader, strict=True)
+        begun = ((planned, good, fetch(model(prepare.clips(clips))) if len(good) else None)
+                 for planned, (clips, good) in zip(planned_here, loader, strict=True))
+        # A GPU computes the next pass while the scores of this one are gathered and written.
+        passes = begun_early(begun, 1 if replicas.device.type == "cuda" else 0)
         for i in range(rounds):
             timer.tic()
             scored = []
-            for planned, (clips, good) in itertools.islice(work, at_once):
-                scores = model(prepare.clips(clips)).float().cpu().numpy() if len(good) else None
+            for planned, good, fetched in itertools.islice(passes, at_once):
+                scores = fetched() if fetched else None
                 check_scores(scores, cfg.TEST.PARAMS_FILE, source.paths[source.path_ids[planned[0]]])
                 scored.append((planned, good, scores))
             timer.toc()

@@ -174,7 +174,7 @@ class Training:
 
         def next_clips():
             self.interruption.check()
-            return [clips for clips, _ in self.prepare(next(self.train_data))]
+            return (clips for clips, _ in self.prepare(next(self.train_data)))
 
         try:
             with autocast(self.cfg.MODEL.PRECISION, self.replicas.device):

@@ -3,7 +3,7 @@
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import nn
@@ -81,7 +81,7 @@ class BatchStatistics:
 
 
 @torch.no_grad()
-def compute_precise_bn(model: nn.Module, next_batch: Callable[[], list[torch.Tensor]], iterations: int, replicas,
+def compute_precise_bn(model: nn.Module, next_batch: Callable[[], Iterable[torch.Tensor]], iterations: int, replicas,
                        it: int, log_period: int) -> None:
     """Set every batch norm's running statistics to E[x] and E[x^2] - E[x]^2 over fresh training batches.
 

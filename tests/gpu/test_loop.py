@@ -11,6 +11,7 @@ import torch
 
 from core.config import load_config
 from data import data_builder
+from engine.fetching import fetch
 from engine.replicas import Replicas
 from engine.training import Training, is_log_due
 from models.precision import set_precision
@@ -68,6 +69,17 @@ def test_batches_are_not_overwritten_before_a_late_device_has_them(device, repo,
     late = list(batches(device, delay=True))
     for found, expected in zip(late, batches(torch.device("cpu"), delay=False), strict=True):
         assert (found.cpu() - expected).abs().max() <= 2.4e-7
+
+
+def test_fetching_waits_for_nothing_later(device):
+    if device.type == "cpu":
+        pytest.skip("a CPU does not lag behind")
+    values, ended = torch.ones(5, device=device), torch.cuda.Event()
+    fetched = fetch(values * 2)
+    torch.cuda._sleep(2_000_000_000)  # cycles, about a second
+    ended.record()
+    assert fetched().tolist() == [2] * 5
+    assert not ended.query()
 
 
 @pytest.fixture(scope="module")
