@@ -103,6 +103,26 @@ def test_the_set_up_with_another_python(tmp_path, version, there):
     assert sorted(tmp_path.rglob("*")) == before
 
 
+@pytest.mark.parametrize("build", ["cpu", "cuda", "", "rocm"])
+def test_the_set_up_chooses_the_build_of_pytorch(tmp_path, build):
+    for path in ("scripts/setup_env.sh", "requirements.txt", "requirements.lock"):
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        shutil.copy(REPO / path, tmp_path / path)
+    stub = tmp_path / ".venv/bin/python"
+    stub.parent.mkdir(parents=True)
+    stub.write_text(f"#!/bin/sh\n[ \"$*\" = -V ] && echo Python 3.11.7 || echo \"$*\" >>{tmp_path}/asked\n"
+                    "case \"$*\" in *show*) exit 1 ;; esac\n")
+    stub.chmod(0o755)
+    made = subprocess.run(["bash", tmp_path / "scripts/setup_env.sh"], env=os.environ | {"TORCH_BUILD": build},
+                          capture_output=True, text=True)
+    if build == "rocm":
+        assert (made.returncode, made.stderr) == (1, "error: TORCH_BUILD: expected cpu or cuda, got rocm\n")
+        return
+    assert made.returncode == 0, made.stderr
+    without_gpu = build == "cpu" or not build and not Path("/proc/driver/nvidia/version").exists()
+    assert ("requirements-cpu.lock" in (tmp_path / "asked").read_text()) == without_gpu
+
+
 def test_the_set_up_without_python(tmp_path):
     for path in ("scripts/setup_env.sh", "requirements.txt", "requirements.lock"):
         (tmp_path / path).parent.mkdir(exist_ok=True)

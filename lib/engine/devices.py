@@ -44,7 +44,7 @@ def require_no_gpu() -> None:
     if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1") or not DRIVER.exists():
         return
     if torch.version.cuda is None:
-        reason = f"PyTorch {torch.__version__} is a build for CPUs; scripts/setup_env.sh installs the one for GPUs"
+        reason = f"PyTorch {torch.__version__} is a build for CPUs; without .venv, scripts/setup_env.sh installs the one for GPUs"
     else:
         reason = f"driver {_driver()} does not serve PyTorch {torch.__version__} with CUDA {torch.version.cuda}"
         try:
