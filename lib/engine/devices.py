@@ -1,5 +1,6 @@
 """The device of a process: choosing it, setting it up, and telling what it is."""
 
+import logging
 import os
 import re
 from pathlib import Path
@@ -10,6 +11,8 @@ from engine.malloc import keep_freed_memory
 from engine.replicas import Replicas
 from models.precision import leave_out_amx, set_precision
 from utils.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 # There where NVIDIA's driver is loaded.
 DRIVER = Path("/proc/driver/nvidia/version")
@@ -27,6 +30,9 @@ def set_up_device(number: int, precision: str) -> torch.device:
         keep_freed_memory()
         if precision == "bfloat16":
             leave_out_amx()
+            if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+                logger.warning("MODEL.PRECISION bfloat16: this CPU has no fast kernels for it, which need AVX-512; "
+                               "float32 is many times faster here")
         return torch.device("cpu")
     device = torch.device("cuda", number)
     torch.cuda.set_device(device)
