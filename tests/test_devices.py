@@ -59,7 +59,7 @@ def test_a_gpu_without_kernels(monkeypatch):
 @pytest.mark.parametrize("supported", [False, True])
 @pytest.mark.parametrize("precision", ["float32", "tf32", "bfloat16"])
 def test_a_cpu_without_kernels_for_bfloat16(monkeypatch, caplog, supported, precision):
-    monkeypatch.setattr("torch.ops.mkldnn._is_mkldnn_bf16_supported", lambda: supported)
+    monkeypatch.setattr(devices, "CPU_HAS_FAST_BFLOAT16", supported)
     monkeypatch.setattr(devices, "set_precision", lambda precision: None)
     assert devices.set_up_device(0, precision).type == "cpu"
     assert ("float32 is many times faster here" in caplog.text) == (precision == "bfloat16" and not supported)
