@@ -14,6 +14,7 @@ import runpy
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -86,6 +87,9 @@ def fork_tool(argv, log, prelude):
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
+        for thread in threading.enumerate():  # as at the end of any other process
+            if not thread.daemon and thread is not threading.current_thread():
+                thread.join()
         os._exit(status)
 
 
