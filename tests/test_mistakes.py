@@ -742,6 +742,26 @@ LOOKING = {
     "class names that are not there": (
         "predict_video --video {tmp}/v.mp4 --classids {tmp}/n.txt {test}",
         "{tmp}/n.txt: cannot read the class names: No such file or directory", {}),
+    "windows of no time": (
+        "predict_video --video {data}/tall.mp4 --sliding 0 --csv {tmp}/r.csv {test}",
+        "--sliding: expected seconds between 0.1 and 86400, got '0'", {}),
+    "a timeline of whole videos": (
+        "predict_video --video {data}/tall.mp4 --timeline {tmp}/t.png {test}",
+        "--timeline: expected --sliding SECONDS with it", {}),
+    "a timeline of another format": (
+        "predict_video --video {data}/tall.mp4 --sliding 2 --timeline {tmp}/t.pdf {test}",
+        "--timeline: expected a name ending in .png, got {tmp}/t.pdf", {}),
+    "a timeline of several videos": (
+        "predict_video --video {data}/tall.mp4 {data}/wide.mp4 --sliding 2 --timeline {tmp}/t.png "
+        "--classids {tmp}/n.txt {test}", "--timeline: expected one video for the picture, got 2", {"n.txt": NAMES}),
+    "no folder for the timeline": (
+        "predict_video --video {data}/tall.mp4 --sliding 2 --csv {tmp}/r.csv --timeline {tmp}/no/t.png "
+        "--classids {tmp}/n.txt {test}", "{tmp}/no/t.png: cannot be written: No such file or directory",
+        {"n.txt": NAMES}),
+    "no folder for the rows": (
+        "predict_video --video {data}/tall.mp4 --sliding 2 --csv {tmp}/no/r.csv --json {tmp}/r.json "
+        "--classids {tmp}/n.txt {test}", "{tmp}/no/r.csv: cannot be written: No such file or directory",
+        {"n.txt": NAMES}),
     "attention without a non-local block": (
         "visualize_attention --video {tmp}/v.mp4 --output {tmp}/a {test}",
         "the network has no non-local block: NONLOCAL.CONV3_NONLOCAL and CONV4_NONLOCAL are False", {}),

@@ -95,7 +95,15 @@ class SlidingLoader(Loader):
             made = torch.empty(0, dtype=torch.uint8) if views is None else views[:len(clips)]
             return SlidingBatch(made, np.array(clips, np.int64), windows, self._stated)
 
-        for event in self._events():
+        events = self._events()
+        while True:
+            try:
+                event = next(events, None)
+            except BadVideo:
+                yield batch()  # what came before stands
+                raise
+            if event is None:
+                break
             if isinstance(event, Window):
                 windows.append(event)
                 continue
