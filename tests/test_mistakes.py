@@ -778,6 +778,24 @@ LOOKING = {
         "--format pkl and --from_state_dict FILE go together: expected both or neither", {}),
     "check of no LMDB": ("check_dataset --lmdb {tmp}", "{tmp} is not an LMDB: it has no data.mdb", {}),
     "a plan for no GPU": ("plan_training --gpus 0 {job}", "--gpus: expected a number > 0, got 0", {}),
+    "a plan for half of the lists": (
+        "plan_training --train_list {data}/train.txt {job}",
+        "--train_list and --test_list go together: expected both or neither", {}),
+    "a plan for lists and a number": (
+        "plan_training --train_list {data}/train.txt --test_list {data}/test.txt --dataset_size 5 {job}",
+        "--dataset_size: not with --train_list, whose lines are counted", {}),
+    "a plan for a list of nothing": (
+        "plan_training --train_list {tmp}/l.txt --test_list {data}/test.txt --output {tmp}/f.yaml {job}",
+        "{tmp}/l.txt: the list is empty", {"l.txt": ""}),
+    "a plan for a label too large": (
+        "plan_training --train_list {data}/train.txt --test_list {tmp}/l.txt --output {tmp}/f.yaml {job}",
+        "{tmp}/l.txt:2: the label 12 is not in 0..9 (MODEL.NUM_CLASSES 10)", {"l.txt": "a.mp4 1\nb.mp4 12\n"}),
+    "a plan into no folder": (
+        "plan_training --gpus 2 --output {tmp}/no/f.yaml {job}",
+        "{tmp}/no/f.yaml: cannot be written: No such file or directory", {}),
+    "a plan over another file": (
+        "plan_training --gpus 2 --output {tmp}/f.yaml {job}",
+        "{tmp}/f.yaml: is there already: expected the name of a new file", {"f.yaml": "NUM_GPUS: 1\n"}),
 }
 
 USAGE = {
