@@ -158,8 +158,14 @@ def test_labels_that_cannot_be_meant(train, test, words, message, lists):
         options_of_lists(load_config(None, words), *lists(train, test), words[::2])
 
 
-def test_a_plan_without_a_file_says_what_to_append(repo, lists, call_tool, tmp_path):
+@pytest.mark.parametrize("name", ["a b", "700", "None"])
+def test_a_plan_without_a_file_says_what_to_append(name, repo, lists, call_tool, tmp_path):
     train, test = lists([0, 1, 2], [0, 1])
+    (tmp_path / name).mkdir()
+    for path in (train, test):
+        os.rename(path, tmp_path / name / os.path.basename(path))
+    tmp_path /= name
+    train, test = tmp_path / "train.txt", tmp_path / "test.txt"
     base = repo / "configs/finetune.yaml"
     words = ["--config_file", base, "--train_list", train, "--test_list", test, "--epochs", 20]
     status, output, errors = call_tool(tool, *words)
@@ -167,7 +173,8 @@ def test_a_plan_without_a_file_says_what_to_append(repo, lists, call_tool, tmp_p
     assert errors == f"Still needed: no data for the split 'val': no LMDB {tmp_path}/val and no list " \
                      f"{tmp_path}/val.txt\n"
     cfg = load_config(base, shlex.split(output.splitlines()[-1]))
-    assert cfg.MODEL.NUM_CLASSES == cfg.TRAIN.DATASET_SIZE == 3 and str(tmp_path) == cfg.DATADIR
+    facts = {"MODEL.NUM_CLASSES": 3, "TRAIN.DATASET_SIZE": 3, "DATADIR": str(tmp_path), "DATASET": name}
+    assert {key: value_at(cfg, key) for key in facts} == facts
 
 
 # ------------------------------------------------------------------------------------------------- files of options

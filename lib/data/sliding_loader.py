@@ -40,7 +40,8 @@ class SlidingBatch:
 class SlidingLoader(Loader):
     """Iterates over the SlidingBatches of one video; the next one is made in a thread meanwhile.
 
-    Memory: `length` frames at test scale, and three batches, however long the video is.
+    Memory, however long the video is: frames at test scale, at first of a whole clip ((length - 1) * rate + 1), then
+    `length`; and three batches.
 
     Next raises BadVideo where the video cannot be read (any further); windows that came before stand.
 
