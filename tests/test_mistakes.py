@@ -742,6 +742,26 @@ LOOKING = {
     "class names that are not there": (
         "predict_video --video {tmp}/v.mp4 --classids {tmp}/n.txt {test}",
         "{tmp}/n.txt: cannot read the class names: No such file or directory", {}),
+    "windows of no time": (
+        "predict_video --video {data}/tall.mp4 --sliding 0 --csv {tmp}/r.csv {test}",
+        "--sliding: expected seconds between 0.1 and 86400, got '0'", {}),
+    "a timeline of whole videos": (
+        "predict_video --video {data}/tall.mp4 --timeline {tmp}/t.png {test}",
+        "--timeline: expected --sliding SECONDS with it", {}),
+    "a timeline of another format": (
+        "predict_video --video {data}/tall.mp4 --sliding 2 --timeline {tmp}/t.pdf {test}",
+        "--timeline: expected a name ending in .png, got {tmp}/t.pdf", {}),
+    "a timeline of several videos": (
+        "predict_video --video {data}/tall.mp4 {data}/wide.mp4 --sliding 2 --timeline {tmp}/t.png "
+        "--classids {tmp}/n.txt {test}", "--timeline: expected one video for the picture, got 2", {"n.txt": NAMES}),
+    "no folder for the timeline": (
+        "predict_video --video {data}/tall.mp4 --sliding 2 --csv {tmp}/r.csv --timeline {tmp}/no/t.png "
+        "--classids {tmp}/n.txt {test}", "{tmp}/no/t.png: cannot be written: No such file or directory",
+        {"n.txt": NAMES}),
+    "no folder for the rows": (
+        "predict_video --video {data}/tall.mp4 --sliding 2 --csv {tmp}/no/r.csv --json {tmp}/r.json "
+        "--classids {tmp}/n.txt {test}", "{tmp}/no/r.csv: cannot be written: No such file or directory",
+        {"n.txt": NAMES}),
     "attention without a non-local block": (
         "visualize_attention --video {tmp}/v.mp4 --output {tmp}/a {test}",
         "the network has no non-local block: NONLOCAL.CONV3_NONLOCAL and CONV4_NONLOCAL are False", {}),
@@ -758,6 +778,24 @@ LOOKING = {
         "--format pkl and --from_state_dict FILE go together: expected both or neither", {}),
     "check of no LMDB": ("check_dataset --lmdb {tmp}", "{tmp} is not an LMDB: it has no data.mdb", {}),
     "a plan for no GPU": ("plan_training --gpus 0 {job}", "--gpus: expected a number > 0, got 0", {}),
+    "a plan for half of the lists": (
+        "plan_training --train_list {data}/train.txt {job}",
+        "--train_list and --test_list go together: expected both or neither", {}),
+    "a plan for lists and a number": (
+        "plan_training --train_list {data}/train.txt --test_list {data}/test.txt --dataset_size 5 {job}",
+        "--dataset_size: not with --train_list, whose lines are counted", {}),
+    "a plan for a list of nothing": (
+        "plan_training --train_list {tmp}/l.txt --test_list {data}/test.txt --output {tmp}/f.yaml {job}",
+        "{tmp}/l.txt: the list is empty", {"l.txt": ""}),
+    "a plan for a label too large": (
+        "plan_training --train_list {data}/train.txt --test_list {tmp}/l.txt --output {tmp}/f.yaml {job}",
+        "{tmp}/l.txt:2: the label 12 is not in 0..9 (MODEL.NUM_CLASSES 10)", {"l.txt": "a.mp4 1\nb.mp4 12\n"}),
+    "a plan into no folder": (
+        "plan_training --gpus 2 --output {tmp}/no/f.yaml {job}",
+        "{tmp}/no/f.yaml: cannot be written: No such file or directory", {}),
+    "a plan over another file": (
+        "plan_training --gpus 2 --output {tmp}/f.yaml {job}",
+        "{tmp}/f.yaml: is there already: expected the name of a new file", {"f.yaml": "NUM_GPUS: 1\n"}),
 }
 
 USAGE = {
