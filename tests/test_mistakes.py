@@ -230,8 +230,11 @@ OPTIONS = {
         "train_net_video NUM_GPUS 4 --config_file f.yaml",
         "command line: '--config_file': a KEY has no dashes; options with dashes must come first", {}),
     "no file for the test": (
-        "test_net_video NUM_GPUS 8 TEST.PARAMS_FILE {weights}",
-        "no --config_file, and no MODEL.MODEL_NAME among the KEY VALUE words: which network?", {}),
+        "test_net_video NUM_GPUS 8",
+        "no --config_file, and neither TEST.PARAMS_FILE nor MODEL.MODEL_NAME among the words: which network?", {}),
+    "no file for the test, which its words describe": (
+        "test_net_video MODEL.MODEL_NAME resnet_video MODEL.NUM_CLASSES 10 TEST.PARAMS_FILE {weights} FILENAME_GT ''",
+        "FILENAME_GT is not set: expected the list of the test videos, or None for no scoring", {}),
     "no value": (
         "test_net_video NUM_GPUS 4 LOG_PERIOD",
         "command line: expected pairs of KEY VALUE, got 3 words; 'LOG_PERIOD' has no value", {}),

@@ -52,7 +52,7 @@ def for_prediction(cfg):
 def test_the_weights_tell_the_options_of_their_script(name, repo):
     cfg = options_of_script(repo, RELEASED[name].script)
     blobs = recipe_blobs.shapes(cfg)
-    base, found = options_of_weights(Checkpoint(f"{name}.pkl", blobs), {})
+    _, base, found = options_of_weights(Checkpoint(f"{name}.pkl", blobs), {})
     words = [str(word) for option in found.items() for word in option]
     assert for_prediction(load_config(base, words)) == for_prediction(cfg)
 
@@ -67,14 +67,15 @@ def test_other_networks(options, repo):
     base = repo / "configs/DBG_kinetics_resnet_8gpu_c2d_nonlocal_400k.yaml"
     cfg = load_config(base, [*SMALL, *(str(word) for option in options.items() for word in option)])
     blobs = recipe_blobs.shapes(cfg)
-    _, found = options_of_weights(Checkpoint("x_8x8.pkl", blobs), {})
+    _, _, found = options_of_weights(Checkpoint("x_8x8.pkl", blobs), {})
     again = load_config(base, [str(word) for option in found.items() for word in option])
     assert {name: value.shape for name, value in recipe_blobs.shapes(again).items()} == \
         {name: value.shape for name, value in blobs.items()}
 
 
 @pytest.mark.parametrize(("name", "change", "message"), [
-    ("w.pkl", {}, "trained with: expected --config_file, or a name with one of 8x8, 32x4, 32x2, 128x1 ("),
+    ("w.pkl", {}, "trained with: expected --config_file, or w.options.json of their training, or a name with one of "
+     "8x8, 32x4, 32x2, 128x1 ("),
     ("w_16x4.pkl", {}, "do not tell the clips"),
     ("w_8x8_32x2.pkl", {}, "do not tell the clips"),
     ("w_8x8.pkl", {"conv1_w": np.zeros((64, 3, 7, 7))}, "a blob conv1_w of 5 dimensions, got one of shape"),

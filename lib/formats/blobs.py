@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from formats.caffe2_pickle import PickleError, load, load_with_digest
+from formats.options_file import StoredOptions
 from utils.errors import UserError
 
 # What a file holds besides weights and update histories.
@@ -63,12 +64,14 @@ class Checkpoint:
         blobs: {name: value}. Values may be of any kind that a pickle can hold.
         state: what utils.checkpoints.save_checkpoint was given as `state`; None in files of the Caffe2 program.
         digest: SHA-256 of the bytes that were read, hexadecimal; empty unless it was asked for.
+        options: those of the training, where the file itself has them (.safetensors).
     """
 
     path: str | PathLike
     blobs: dict
     state: dict | None = None
     digest: str = ""
+    options: StoredOptions | None = None
 
     @property
     def model_iter(self) -> int | None:
