@@ -153,6 +153,10 @@ def lock_of_another_run(path, job):
     fcntl.flock(lock_of_another_run.file, fcntl.LOCK_EX)
 
 
+def copied(path, job):
+    shutil.copy(job.weights, path)
+
+
 def damaged_scores(path, job):
     data = bytearray((job.folder / "results_scores.h5").read_bytes())
     data[1000] ^= 1
@@ -757,8 +761,19 @@ LOOKING = {
     "report of nothing": (
         "report_test {tmp}/r.pkl --truth {tmp}/t.txt", "{tmp}/r.pkl: cannot read: No such file or directory", {}),
     "a checkpoint made of nothing": (
-        "export_model --format pkl --output {tmp}/o.pkl {test}",
-        "--format pkl and --from_state_dict FILE go together: expected both or neither", {}),
+        "export_model --format pkl --output {tmp}/o.pkl {job}",
+        "TEST.PARAMS_FILE is not set: give the weights to export", {}),
+    "a state_dict made of one": (
+        "export_model --format state_dict --output {tmp}/o.pth --from_state_dict {tmp}/m.pth {job}",
+        "--from_state_dict: expected --format pkl or safetensors with it, got state_dict", {}),
+    "options of other weights": (
+        "predict_video --weights {tmp}/w.pkl --video {data}/tall.mp4",
+        "{tmp}/w.options.json: expected the options of {tmp}/w.pkl: MODEL.NUM_CLASSES is 10 by the weights, got -1",
+        {"w.pkl": copied, "w.options.json": '{"classifier": "", "options": {}}'}),
+    "options that are no options": (
+        "test_net_video TEST.PARAMS_FILE {tmp}/w.pkl",
+        "{tmp}/w.options.json: expected the options of a training as this program writes them, got no 'options'",
+        {"w.pkl": copied, "w.options.json": '{"videos": []}'}),
     "check of no LMDB": ("check_dataset --lmdb {tmp}", "{tmp} is not an LMDB: it has no data.mdb", {}),
     "a plan for no GPU": ("plan_training --gpus 0 {job}", "--gpus: expected a number > 0, got 0", {}),
 }

@@ -51,7 +51,8 @@ def main():
     load = load_config if set(args.opts[::2]) >= NETWORK else load_configuration
     cfg = load(args.config_file, args.opts)
     if args.config_file is None and not cfg.MODEL.MODEL_NAME:
-        raise UserError("no --config_file, and neither TEST.PARAMS_FILE nor MODEL.MODEL_NAME among the words: which network?")
+        raise UserError("no --config_file, and neither TEST.PARAMS_FILE nor MODEL.MODEL_NAME among the words: which "
+                        "network?")
     return launch(run_test, cfg)
 
 

@@ -96,19 +96,20 @@ def options_of_weights(checkpoint: Checkpoint, given: Mapping[str, object]) -> F
     blobs = {name: value.shape for name, value in checkpoint.blobs.items() if isinstance(value, np.ndarray)}
     for name, dimensions in {"conv1_w": 5, "pred_w": 2, "res2_0_branch2a_w": 5, "res2_0_branch2b_w": 5}.items():
         if len(blobs.get(name, ())) != dimensions:
-            found = f"one of shape {blobs[name]}" if name in blobs else "none"
+            got = f"one of shape {blobs[name]}" if name in blobs else "none"
             raise UserError(f"{checkpoint.path}: expected the weights of a video network, with a blob {name} of "
-                            f"{dimensions} dimensions, got {found}")
+                            f"{dimensions} dimensions, got {got}")
     options = _backbone(checkpoint, blobs)
     if stored := checkpoint.options or read_options(checkpoint.path):
-        origin, base, options = stored.origin, None, _of_training(stored, checkpoint, blobs, options)
+        found = FoundOptions(stored.origin, None, _of_training(stored, checkpoint, blobs, options))
     else:
-        origin, base = checkpoint.path, FROZEN if options["MODEL.USE_AFFINE"] else BATCH_NORM
         options |= _blocks(blobs, options["MODEL.DEPTH"])
         options |= {key: value for key, value in _clips(checkpoint, given).items() if key not in given}
+        base = FROZEN if options["MODEL.USE_AFFINE"] else BATCH_NORM
+        found = FoundOptions(checkpoint.path, base, options)
     if PLACES & given.keys():  # which NONLOCAL.AFTER would outweigh
-        options.pop("NONLOCAL.AFTER", None)
-    return FoundOptions(origin, base, options)
+        found.options.pop("NONLOCAL.AFTER", None)
+    return found
 
 
 def options_of_scores(cfg: AttrDict) -> dict[str, Any]:

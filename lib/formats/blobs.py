@@ -5,6 +5,7 @@ float32 arrays of the blobs, `<blob>_momentum` of the trainable ones, `lr`, and 
 done).
 """
 
+import hashlib
 from dataclasses import dataclass
 from os import PathLike
 
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from formats.caffe2_pickle import PickleError, load, load_with_digest
 from formats.options_file import StoredOptions
+from formats.safetensors_file import is_safetensors, read_safetensors
 from utils.errors import UserError
 
 # What a file holds besides weights and update histories.
@@ -109,7 +111,13 @@ class Checkpoint:
 
 
 def read_checkpoint(path: str | PathLike, with_digest: bool = False) -> Checkpoint:
-    """Read a checkpoint or converted file, with its digest if that is needed. Raises PickleError if it is neither."""
+    """Read a checkpoint or converted file, or weights in a .safetensors file; with the digest if that is needed.
+
+    Raises:
+        UserError: it is none of these; PickleError if its name does not end in .safetensors.
+    """
+    if is_safetensors(path):
+        return _from_safetensors(path, with_digest)
     contents, digest = load_with_digest(path) if with_digest else (load(path), "")
     blobs, state = contents, None
     if isinstance(contents, dict) and "blobs" in contents:
@@ -117,6 +125,26 @@ def read_checkpoint(path: str | PathLike, with_digest: bool = False) -> Checkpoi
     if not isinstance(blobs, dict) or not any(isinstance(value, np.ndarray) for value in blobs.values()):
         raise PickleError(f"{path}: expected a checkpoint, a dictionary of arrays by blob name; got {describe(blobs)}")
     return Checkpoint(path, blobs, state, digest)
+
+
+def _from_safetensors(path, with_digest):
+    tensors, about, data = read_safetensors(path)
+    blobs: dict = {}
+    for name, tensor in tensors.items():
+        try:
+            blob = blob_name(name)
+        except ValueError as error:
+            raise UserError(f"{path}: expected the names of a network's parameters: {error!s:.100}") from None
+        if blob in blobs:
+            raise UserError(f"{path}: two of its tensors are the blob {blob}")
+        blobs[blob] = tensor.numpy()
+    if not blobs:
+        raise UserError(f"{path}: expected the parameters of a network, got no tensors")
+    numbers = about.numbers if about else {}
+    if type(numbers.get("lr")) in (int, float):
+        numbers = numbers | {"lr": np.array(float(numbers["lr"]), np.float32)}  # as in a checkpoint
+    digest = hashlib.sha256(data).hexdigest() if with_digest else ""
+    return Checkpoint(path, blobs | numbers, None, digest, about)
 
 
 def load_blobs(path: str | PathLike) -> dict:

@@ -80,14 +80,13 @@ def options_path(weights_file: StrPath) -> Path:
 def options_beside(weights_file: StrPath, options: Mapping[str, Any] | None, pred_w: np.ndarray) -> Iterator[None]:
     """Write the options of weights, in one step, and let the block write the weights; None: there are to be none.
 
-    Before and after, options in that folder without weights are removed: those of a checkpoint that a killed run did
-    not get to, that could not be written, or that was deleted.
+    Options of checkpoints in that folder that are not there are removed: a killed run did not get to them, or they were
+    deleted. So are these if the block does not get to its weights.
 
     Raises:
         UserError: the file cannot be written.
     """
-    folder = Path(weights_file).parent
-    _clear_orphans(folder)
+    _clear_orphans(Path(weights_file).parent)
     if options is None:
         remove_options(weights_file)
     else:
@@ -96,7 +95,8 @@ def options_beside(weights_file: StrPath, options: Mapping[str, Any] | None, pre
     try:
         yield
     finally:
-        _clear_orphans(folder)
+        if not Path(weights_file).exists():
+            remove_options(weights_file)
 
 
 def read_options(weights_file: StrPath) -> StoredOptions | None:
