@@ -26,7 +26,7 @@ import re
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from data.class_ids import read_class_names
+from data.class_ids import KINETICS, read_class_names
 from video.bad_videos import BadVideos
 from engine.launcher import launch
 from engine.prediction import find_videos, load_model, predict_videos, prediction_config, ranking
@@ -37,8 +37,6 @@ from utils.errors import UserError
 from utils.files import atomic_write
 
 logger = logging.getLogger(__name__)
-
-KINETICS_NAMES = Path(__file__).resolve().parent.parent / "process_data/kinetics/classids.json"
 
 
 def parse_views(text):
@@ -113,7 +111,7 @@ def main():
                         help="clips spread over the video, each cut into 3 crops of TRAIN.JITTER_SCALES[0] (as "
                              "TEST.TEST_FULLY_CONV), 6 (..._FLIP: and their mirror images), or 1 of 224 in the centre; "
                              "default: 10x3; 10x1 is three times as fast, 1x1 looks at the start of the video only")
-    parser.add_argument("--classids", default=KINETICS_NAMES, metavar="FILE",
+    parser.add_argument("--classids", default=KINETICS, metavar="FILE",
                         help="class names: JSON {name: id} (*.json), or text with a name a line; default: Kinetics")
     parser.add_argument("--top", type=int, default=5, metavar="N", help="classes shown of each video; default: 5")
     parser.add_argument("--json", metavar="FILE", help="write the results as JSON, too")
