@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 import recipe_blobs
+from script_options import options_of_script
 
 import predict_video
 from core.config import load_config
@@ -17,14 +18,6 @@ from models.released import LINK, RELEASED
 from utils.errors import UserError
 
 SMALL = ["RESNETS.WIDTH_PER_GROUP", "2"]
-
-
-def options_of_script(repo, script, *more):
-    """The configuration that a script trains with."""
-    text = (repo / f"scripts/{script}.sh").read_text()
-    config = re.search(r"train_net \.\./(\S+)", text)[1]
-    words = [word for pair in re.findall(r"^    ([A-Z][\w.]+) (\S+) \\$", text, re.MULTILINE) for word in pair]
-    return load_config(repo / config, [*words, *more])
 
 
 def is_3d(cfg):
