@@ -1,19 +1,18 @@
 """The released models: the README's tables, the scripts that train them, and options read from their weights."""
 
-import json
 import re
 
+import check_released
 import numpy as np
 import pytest
 import recipe_blobs
 from script_options import options_of_script
 
-import predict_video
 from core.config import load_config
 from engine.weights_options import load_configuration, options_of_weights
 from formats.blobs import Checkpoint
 from formats.caffe2_pickle import dump
-from models.model_builder_video import create_model, nonlocal_places
+from models.model_builder_video import nonlocal_places
 from models.released import LINK, RELEASED
 from utils.errors import UserError
 
@@ -140,19 +139,9 @@ def test_the_users_word_counts(repo, tmp_path):
         16, "resnet_video_org", 2)
 
 
-def test_a_prediction_without_options(repo, data, tmp_path, call_tool):
-    """The same to the bit as with all of them."""
-    cfg = options_of_script(repo, "run_i3d_nlnet_400k", *SMALL)
-    model = create_model(cfg, "test")
-    recipe_blobs.fill(model, 1)
-    weights = tmp_path / "i3d_nonlocal_8x8_IN_pretrain_400k.pkl"
-    dump(recipe_blobs.values(model), weights)
-    yaml = repo / "configs/DBG_kinetics_resnet_8gpu_c2d_nonlocal_400k.yaml"
-    common = ["--video", data / "v7.mp4", "--views", "1x1"]
-    for file, words in (("a.json", []), ("b.json", ["--config_file", yaml])):
-        options = ["MODEL.VIDEO_ARC_CHOICE", "2", *SMALL] if words else []
-        status, output, errors = call_tool(predict_video, *words, "--weights", weights, "--json", tmp_path / file,
-                                           *common, *options)
-        assert status in (0, None), output + errors
-    ours, theirs = (json.loads((tmp_path / file).read_text())["videos"] for file in ("a.json", "b.json"))
-    assert ours == theirs and len(ours[0]["top"]) == 5
+@pytest.mark.parametrize("name", ["i3d_nonlocal_8x8_IN_pretrain_400k", "c2d_baseline_32x2_IN_pretrain_400k",
+                                  "i3d_nonlocal_32x4_I3D_pretrain_400k"])
+def test_a_prediction_without_options(name, data, tmp_path, call_tool):
+    """The same to the bit as with all of them. For networks of full size see tests/check_released.py."""
+    found, expected = check_released.predictions(name, data / "v7.mp4", tmp_path, *SMALL, call=call_tool)
+    assert found == expected and len(found[0]["top"]) == 400
