@@ -287,9 +287,6 @@ class Downscale(Job):
         return ["process_data/kinetics/downscale_video_joblib.py", "--list_file", self.folder / "list.txt",
                 "--folder", self.folder / "videos", "--out", out, "--jobs", 2]
 
-    def stopped(self, number):
-        return 1  # after a line of its own
-
     def is_complete(self, out, text):
         return len(self.finished(out)) == 6
 
@@ -356,20 +353,20 @@ def one_run(job, zygote, number, out, log, variant, kills, rng, durations, expec
             if await_moment(job, run, out, rng, durations[not from_the_start]):
                 moment = send(job, run, number, out, log, before, rng)
         status = run.wait()
+        if number == signal.SIGKILL and status >= 0:
+            moment = None  # it came too late
         hits += moment is not None
-        last = log.read_text()[before:].splitlines()[-1:] if log.exists() else []
-        if moment is None or moment.complete and status == 0:
-            good = status == 0 or status == 1 and job.clear_the_way(out, *last)
-        elif number == signal.SIGKILL and status == 0:
-            hits, good = hits - 1, True  # it came too late
-        elif number == signal.SIGKILL or not moment.caught:
-            good = status == -number
-        else:
-            good = status == job.stopped(number)
+        last = written_since(log, before).splitlines()[-1:]
+        good = False
+        if moment is not None:
+            caught = number != signal.SIGKILL and moment.caught
+            good = status == (job.stopped(number) if caught else -number)
+        if moment is None or moment.complete:
+            good |= status == 0 or status == 1 and job.clear_the_way(out, *last)
         if not good:
             return hits, f"status {status} after {moment}: {last}"
         if number != signal.SIGKILL and (left := job.unfinished(out)):
-            return hits, f"left behind: {left}"
+            return hits, f"left behind by a run with status {status} after {moment}: {left}"
         for name, found in job.finished(out).items():
             if found != expected.get(name) and not (number != signal.SIGKILL and name.startswith(job.on_request)):
                 return hits, f"{name} looks finished but differs from the undisturbed run's"
@@ -383,6 +380,11 @@ def one_run(job, zygote, number, out, log, variant, kills, rng, durations, expec
     if left := job.unfinished(out):
         return hits, f"left behind: {left}"
     return hits, None if job.reported(log) == reported else "the log differs"
+
+
+def written_since(log, size):
+    """What has been added to a log since it had a size in bytes; progress bars have characters of several."""
+    return log.read_bytes()[size:].decode(errors="replace") if log.exists() else ""
 
 
 def await_moment(job, run, out, rng, duration):
@@ -409,7 +411,7 @@ def send(job, run, number, out, log, before, rng):
         if facts["State"].split()[0] == "Z":
             return None
         caught = bool(int(facts["SigCgt"], 16) >> (number - 1) & 1)
-        return Moment(caught, job.is_complete(out, log.read_text()[before:] if log.exists() else ""))
+        return Moment(caught, job.is_complete(out, written_since(log, before)))
     except FileNotFoundError:
         return None
     finally:

@@ -131,6 +131,27 @@ class Cosine(EmbeddedGaussian):
         return tuple(nn.functional.normalize(flatten_positions(block.shared(value)), dim=2) for value in (x, pooled))
 
 
+@pytest.mark.parametrize("affinity", ["embedded_gaussian", "gaussian"])
+@pytest.mark.parametrize("products", [False, True])
+def test_bfloat16_attention_as_products(affinity, products, monkeypatch):
+    """By the fused kernel or by two products: within the rounding of bfloat16 of the exact attention."""
+    monkeypatch.setattr("models.precision.CPU_HAS_FAST_BFLOAT16", products)
+    torch.manual_seed(0)
+    form = AFFINITIES[affinity](16, 8)
+    theta, phi, g = (torch.randn(2, n, 8).bfloat16() for n in (30, 20, 20))
+    fused = []
+    attention = nn.functional.scaled_dot_product_attention
+    monkeypatch.setattr(nn.functional, "scaled_dot_product_attention",
+                        lambda *args, **kwargs: fused.append(1) or attention(*args, **kwargs))
+    with torch.inference_mode():
+        y = form.attend(nn.Module(), theta, phi, g)
+    assert len(fused) == (not products) and y.dtype == torch.bfloat16
+    exact = form.matrix(nn.Module(), theta.double(), phi.double(), torch.ones(30, 20, dtype=torch.bool)) @ g.double()
+    assert (y - exact).abs().max() <= 2**-7 * exact.abs().max()
+    form.attend(nn.Module(), theta, phi, g)  # training: the fused kernel
+    assert len(fused) == 1 + (not products)
+
+
 def test_a_new_affinity_needs_an_entry_in_the_table_and_nothing_else(monkeypatch):
     monkeypatch.setitem(AFFINITIES, "cosine", Cosine)
     case = ("cosine", "spacetime", True)

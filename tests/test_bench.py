@@ -1,11 +1,13 @@
 """The benchmarks run and print their tables; a shortened soak test of the loader passes."""
 
+import os
 import re
 import shutil
 import subprocess
 import sys
 
 import pytest
+import torch
 from video_files import make_videos
 
 
@@ -67,3 +69,30 @@ def test_loader_survives_a_short_soak(repo):
     assert len(rows) >= 2, printed
     clips = [int(clips) for clips in rows]
     assert clips == sorted(clips) and clips[-1] > 100
+
+
+def test_the_checks_for_gpus_in_their_small_form(repo, tmp_path):
+    """Every step runs, and has its log; what it prints is the end of the logs."""
+    environment = {name: value for name, value in os.environ.items() if name != "NLNET_DEVICE"}
+    done = subprocess.run(["bash", repo / "tests/gpu/h100.sh", tmp_path / "logs", "--small"], capture_output=True,
+                          text=True, env=environment | {"PYTHON": sys.executable})
+    assert done.returncode == 0, done.stdout
+    logs = {path.stem: path.read_text() for path in (tmp_path / "logs").iterdir()}
+    assert logs.keys() == {"versions", "tests", "training"}
+    assert f"PyTorch {torch.__version__}" in logs["versions"]
+    assert re.search(r"^attention, float32: .*e-0[6-9]", logs["tests"], re.MULTILINE) and " passed" in logs["tests"]
+    assert re.search(r"^plain +\d", logs["training"], re.MULTILINE)
+    for name, text in logs.items():
+        assert f"== {name}\n" in done.stdout and text.splitlines()[-1] in done.stdout
+
+
+def test_a_failing_check_does_not_keep_the_next_from_running(repo, tmp_path):
+    stub = tmp_path / "python"
+    stub.write_text("#!/bin/sh\necho \"$2\"\ncase \"$*\" in *pytest*) exit 3 ;; esac\n")
+    stub.chmod(0o755)
+    done = subprocess.run(["bash", repo / "tests/gpu/h100.sh", tmp_path / "logs"], capture_output=True, text=True,
+                          env=os.environ | {"PYTHON": str(stub)})
+    assert done.returncode == 1
+    names = re.findall(r"^== (\w+)$", done.stdout, re.MULTILINE)
+    assert names == ["versions", "training", "tests", "inference", "affine", "roofline", "loader", "compiled"]
+    assert re.findall("!! .*", done.stdout) == ["!! tests: status 3"]

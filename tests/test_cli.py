@@ -21,3 +21,30 @@ def test_one_of_several_processes_exits_without_teardown(repo, environment, stat
                          env=environment | {"PYTHONPATH": str(repo / "lib")})
     assert run.returncode == status
     assert "last words" in run.stdout
+
+
+LOST = """
+import os, signal, time
+from utils import cli
+
+class Closing:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.1)
+
+def main():
+    Closing()
+    print("all done")
+    return {status}
+
+cli.run(main)
+"""
+
+
+@pytest.mark.parametrize("status, expected", [(0, 143), (1, 1)])
+def test_a_signal_that_got_lost_in_a_destructor_counts(repo, status, expected):
+    run = subprocess.run([sys.executable, "-c", LOST.format(status=status)], capture_output=True, text=True, timeout=60,
+                         env=os.environ | {"PYTHONPATH": str(repo / "lib")})
+    assert run.returncode == expected
+    assert "all done" in run.stdout and "Exception ignored" in run.stderr
+    assert ("error: interrupted\n" in run.stderr) == (expected == 143)

@@ -56,6 +56,15 @@ def test_a_gpu_without_kernels(monkeypatch):
         devices.set_up_device(0, "float32")
 
 
+@pytest.mark.parametrize("supported", [False, True])
+@pytest.mark.parametrize("precision", ["float32", "tf32", "bfloat16"])
+def test_a_cpu_without_kernels_for_bfloat16(monkeypatch, caplog, supported, precision):
+    monkeypatch.setattr(devices, "CPU_HAS_FAST_BFLOAT16", supported)
+    monkeypatch.setattr(devices, "set_precision", lambda precision: None)
+    assert devices.set_up_device(0, precision).type == "cpu"
+    assert ("float32 is many times faster here" in caplog.text) == (precision == "bfloat16" and not supported)
+
+
 def test_the_line_about_devices():
     assert devices.describe(Replicas(8)) == (f"8 replicas in 1 process on 1 x CPU ({torch.get_num_threads()} threads); "
                                              f"PyTorch {torch.__version__}")

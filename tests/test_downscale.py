@@ -125,11 +125,12 @@ def test_downscale_that_is_stopped_leaves_no_half_video(repo, tool, fake, tmp_pa
     assert_one_line(tool(*ARGS, **fake), "another downscale_video_joblib.py is running")
     process.send_signal(number)
     # Not communicate(): after SIGKILL the fake ffmpegs live on and hold the pipes.
-    assert process.wait(timeout=20) == (-9 if number == signal.SIGKILL else 1)
+    assert process.wait(timeout=20) == (-9 if number == signal.SIGKILL else 128 + number)
     if number == signal.SIGKILL:
         os.killpg(process.pid, signal.SIGKILL)
     else:
-        assert process.stderr.read().endswith("error: stopped; run the same command again to continue\n")
+        assert process.stdout.read().endswith("Stopping; run the same command again to continue\n")
+        assert process.stderr.read().endswith("error: interrupted\n")
         assert files_under(tmp_path / "out") == [".downscale.lock"]
     process.stdout.close()
     process.stderr.close()

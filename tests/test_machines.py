@@ -91,6 +91,10 @@ def machines():
 
 
 STATIC = [["--node-rank", str(node), "--master-addr", "10.77.0.1", "--master-port", str(PORT)] for node in range(2)]
+ELASTIC = [["--rdzv-backend", "c10d", "--rdzv-endpoint", f"10.77.0.1:{PORT}", "--rdzv-id", "run", "--max-restarts", "2",
+            "--local-addr", f"10.77.0.{node + 1}",
+            "--rdzv-conf", f"is_host={1 - node},keep_alive_interval=1,keep_alive_max_attempt=3"] for node in range(2)]
+
 
 @pytest.fixture
 def job(repo, data, tmp_path, monkeypatch):
@@ -181,4 +185,22 @@ def test_a_machine_that_is_lost(fault, machines, job, alone, tmp_path, zygote):
     kill(nodes[1])
     assert zygote.run(job(folder), tmp_path / "alone.txt") == 0
     assert "c2_model_iter2.pkl" in (tmp_path / "alone.txt").read_text()
+    assert_close(blobs(folder), alone)
+
+
+def test_a_machine_that_comes_back(machines, job, alone, tmp_path, monkeypatch):
+    """torchrun starts the processes anew when it is there again, and the training goes on from the last checkpoint."""
+    monkeypatch.setenv("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
+    folder, logs = tmp_path / "run", [tmp_path / "0.txt", tmp_path / "1.txt"]
+
+    def start(node):
+        return machines.start(node, job(folder, PEER_SECONDS=5, DATALOADER__HANG_SECONDS=2), logs[node], *ELASTIC[node])
+
+    nodes = [start(0), start(1)]
+    wait_for("Iters [3/6]", logs[0], nodes)
+    kill(nodes[1])
+    time.sleep(5)  # for less, torchrun takes it for alive
+    nodes[1] = start(1)
+    assert [node.wait(120) for node in nodes] == [0, 0], [log.read_text() for log in logs]
+    assert "Loaded: start_model_iter: 2" in logs[0].read_text()
     assert_close(blobs(folder), alone)

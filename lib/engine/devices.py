@@ -1,5 +1,6 @@
 """The device of a process: choosing it, setting it up, and telling what it is."""
 
+import logging
 import os
 import re
 from pathlib import Path
@@ -8,8 +9,10 @@ import torch
 
 from engine.malloc import keep_freed_memory
 from engine.replicas import Replicas
-from models.precision import leave_out_amx, set_precision
+from models.precision import CPU_HAS_FAST_BFLOAT16, leave_out_amx, set_precision
 from utils.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 # There where NVIDIA's driver is loaded.
 DRIVER = Path("/proc/driver/nvidia/version")
@@ -27,6 +30,9 @@ def set_up_device(number: int, precision: str) -> torch.device:
         keep_freed_memory()
         if precision == "bfloat16":
             leave_out_amx()
+            if not CPU_HAS_FAST_BFLOAT16:
+                logger.warning("MODEL.PRECISION bfloat16: this CPU has no fast kernels for it, which need AVX-512; "
+                               "float32 is many times faster here")
         return torch.device("cpu")
     device = torch.device("cuda", number)
     torch.cuda.set_device(device)
@@ -44,7 +50,8 @@ def require_no_gpu() -> None:
     if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1") or not DRIVER.exists():
         return
     if torch.version.cuda is None:
-        reason = f"PyTorch {torch.__version__} is a build for CPUs; without .venv, scripts/setup_env.sh installs the one for GPUs"
+        reason = (f"PyTorch {torch.__version__} is a build for CPUs; without .venv, scripts/setup_env.sh installs the "
+                  "one for GPUs")
     else:
         reason = f"driver {_driver()} does not serve PyTorch {torch.__version__} with CUDA {torch.version.cuda}"
         try:

@@ -83,14 +83,15 @@ def join_processes(place: Place, device: torch.device, seconds: float, timeout: 
 
 def _open_store(place: Place, patience: "_Patience") -> Store:
     """What the processes tell each other where they are by. Waits until there is one."""
-    # torchrun has one of its own; otherwise rank 0 has it.
-    if place.rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
-        store = TCPStore(place.host, place.port, place.processes, is_master=True, wait_for_workers=False)
-    else:
-        while not _is_listening(place):
-            patience.wait_for([0])
-        store = TCPStore(place.host, place.port, place.processes, is_master=False, wait_for_workers=False)
-    return PrefixStore(f"run {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+    # torchrun may have one of its own, which outlives a restart; otherwise rank 0 has it.
+    is_of_torchrun = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    if place.rank == 0 and not is_of_torchrun:
+        return TCPStore(place.host, place.port, place.processes, is_master=True, wait_for_workers=False)
+    while not _is_listening(place):
+        patience.wait_for([0])
+    store = TCPStore(place.host, place.port, place.processes, is_master=False, wait_for_workers=False)
+    # The count of a machine that comes back starts anew: where rank 0 has the store, it must not matter.
+    return PrefixStore(f"run {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store) if is_of_torchrun else store
 
 
 def _is_listening(place: Place) -> bool:

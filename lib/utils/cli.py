@@ -50,6 +50,8 @@ def run(main: Callable[..., int | None], *args: Any) -> NoReturn:
     try:
         with stopping.interruptible():
             status = main(*args)
+            if not status:
+                stopping.interrupt_again()
     except UserError as error:
         hangs = isinstance(error, Hang)
         status = _fail(f"error: {error}\n")

@@ -158,6 +158,13 @@ def _interrupt(number: int, _: object) -> None:
     raise KeyboardInterrupt
 
 
+def interrupt_again() -> None:
+    """Raise the KeyboardInterrupt of interruptible() once more if there was one: where it should have ended a tool, but
+    got lost in a destructor or a callback, which Python only reports."""
+    if _asked and signal.getsignal(_asked) is _interrupt:
+        raise KeyboardInterrupt
+
+
 def at_last(act: Callable[[], object]) -> None:
     """Have `act` called when a signal ends this process, in the middle of anything."""
     _last_acts.append(act)

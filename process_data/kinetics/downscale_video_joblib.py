@@ -195,7 +195,8 @@ def downscale_all(
         except KeyboardInterrupt:  # stop what runs, start nothing more, and clean up
             pool.shutdown(wait=False, cancel_futures=True)
             ffmpeg.stop()
-            raise UserError("stopped; run the same command again to continue") from None
+            logger.warning("Stopping; run the same command again to continue")
+            raise
     return failures
 
 

@@ -4,7 +4,8 @@
 
 Each build runs in its own process; on a CPU they take turns. They add one optimisation after another to the plain
 network: eager, contiguous, three-dimensional convolutions, the P x Q matrix of the non-local blocks in memory, norms
-not folded. Those after "+ compiled" start from all others. On CPUs all have the allocator setting of the tools
+not folded. "plain, compiled" is that network given to torch.compile, which is what any other implementation can have.
+Those after "+ compiled" start from all others. On CPUs all have the allocator setting of the tools
 (`engine/malloc.py`). VARIANT selects the variants whose name contains one of the words. `of product` is relative to the
 rate at which this machine multiplies matrices of the same type, measured in the same run. `memory` is the peak beyond
 that of the process without a network.
@@ -34,8 +35,11 @@ from models.precision import leave_out_amx, set_precision
 VARIANTS = json.loads((REPO / "tests/data/reference/forward.json").read_text())
 # Each adds one optimisation, up to "+ compiled"; those after that start from everything but compilation.
 STEPS = ("plain", "+ channels last", "+ cudnn.benchmark", "+ flat convolutions", "+ fused attention")
-INFERENCE = (*STEPS, "+ norms folded", "+ compiled", "bfloat16", "bfloat16, two products", "bfloat16, compiled")
-TRAINING = (*STEPS, "+ compiled", "bfloat16", "bfloat16, two products", "bfloat16, compiled", "activations recomputed")
+COMPILED_PLAIN = "plain, compiled"
+INFERENCE = ("plain", COMPILED_PLAIN, *STEPS[1:], "+ norms folded", "+ compiled", "bfloat16", "bfloat16, two products",
+             "bfloat16, compiled")
+TRAINING = ("plain", COMPILED_PLAIN, *STEPS[1:], "+ compiled", "bfloat16", "bfloat16, two products",
+            "bfloat16, compiled", "activations recomputed")
 
 
 def plain_attend(self, block, theta, phi, g):
@@ -55,20 +59,25 @@ def clip_shape(variant, what):
     return tuple(shape) if what == "inference" else (*shape[:2], 224, 224)
 
 
+def base_of(build):
+    """The build that a compiled one is compiled from, where that is one of STEPS."""
+    return "plain" if build == COMPILED_PLAIN else build
+
+
 def prepare(build, clips):
     """Undo the program's optimisations that a build does without. Returns the clips in its memory format."""
-    level = STEPS.index(build) if build in STEPS else len(STEPS)
+    level = STEPS.index(base_of(build)) if base_of(build) in STEPS else len(STEPS)
     torch.backends.cudnn.benchmark = level >= STEPS.index("+ cudnn.benchmark")
     if level < STEPS.index("+ flat convolutions"):
         Conv3d.forward = torch.nn.Conv3d.forward
     if level < STEPS.index("+ fused attention") or "two products" in build:
         EmbeddedGaussian.attend = plain_attend
-    return clips if build == "plain" else clips.contiguous(memory_format=torch.channels_last_3d)
+    return clips if base_of(build) == "plain" else clips.contiguous(memory_format=torch.channels_last_3d)
 
 
 def network_of(variant, build, split, device, **options):
     model = create_model(configuration(variant, **options), split).to(device)
-    return model.to(memory_format=torch.contiguous_format) if build == "plain" else model
+    return model.to(memory_format=torch.contiguous_format) if base_of(build) == "plain" else model
 
 
 def inference_pass(variant, build, clips):
@@ -82,7 +91,7 @@ def inference_pass(variant, build, clips):
     elif build == "+ compiled":
         network = for_inference(network)
     if build.endswith("compiled"):
-        network = Compiled(network, constant=True)
+        network = Compiled(network, constant=base_of(build) != "plain")
     return lambda: network(clips)
 
 

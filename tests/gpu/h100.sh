@@ -42,7 +42,7 @@ print('PyTorch', torch.__version__, 'CUDA', torch.version.cuda, 'cuDNN', torch.b
 print(torch.cuda.get_device_name() if torch.cuda.is_available() else 'no GPU')
 subprocess.run(['sh', '-c', 'nvidia-smi; nproc'])"
 if [ "$small" = --small ]; then
-    step 200 tests "${tests[@]}" -k "operations and float32 or stopped or layouts"
+    step 200 tests "${tests[@]}" -k "operations and float32 or layouts"
     step 120 training "${table[@]}" --what training --repetitions 1 --build none
 else
     step 100 training "${table[@]}" --what training "${eager[@]}"
