@@ -763,6 +763,15 @@ LOOKING = {
     "a checkpoint made of nothing": (
         "export_model --format pkl --output {tmp}/o.pkl {job}",
         "TEST.PARAMS_FILE is not set: give the weights to export", {}),
+    "a model that was not released": (
+        "test_released_models i3d_nonlocal_8x8 CHECKPOINT.DIR {tmp}",
+        "'i3d_nonlocal_8x8': no released model has this name; the nearest is i3d_nonlocal_8x8_IN_pretrain_400k", {}),
+    "a released model that is not there": (
+        "test_released_models i3d_nonlocal_8x8_IN_pretrain_400k.pkl --models {tmp} CHECKPOINT.DIR {tmp}",
+        "{tmp}: expected i3d_nonlocal_8x8_IN_pretrain_400k.pkl, which can be had from the above", {}),
+    "weights in two ways": (
+        "test_released_models --models {tmp} TEST.PARAMS_FILE {weights}",
+        "TEST.PARAMS_FILE: expected no such word here: it follows from --models and FILENAME_GT", {}),
     "a state_dict made of one": (
         "export_model --format state_dict --output {tmp}/o.pth --from_state_dict {tmp}/m.pth {job}",
         "--from_state_dict: expected --format pkl or safetensors with it, got state_dict", {}),
