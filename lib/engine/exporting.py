@@ -49,7 +49,8 @@ class ExportResult:
 def export_model(cfg: AttrDict, kind: str, output: str, state_dict_file: str | None = None) -> ExportResult:
     """Write the network of a configuration with the weights of TEST.PARAMS_FILE.
 
-    The file is read back and run on random clips before it appears. OUTPUT.json next to it says what it was made from
+    The file is read back and run on random clips before it appears. A .pkl comes with the options of its network beside
+    it, a .safetensors file has them in its metadata. OUTPUT.json next to it says what it was made from
     (digests, options) and what goes in and out, or for weights the map from parameter names to blobs, lr, model_iter.
 
     Args:
