@@ -159,8 +159,16 @@ class Train(Job):
             found[path.name] = {name: digest(np.asarray(blobs[name]).tobytes()) for name in sorted(blobs)}
         return found
 
+    def unfinished(self, out):
+        orphans = [path for path in out.rglob("*.options.json") if not weights_of(path).exists()]
+        return super().unfinished(out) + orphans
+
     def reported(self, log):
         return tiny_job.values_of(tiny_job.stats(log))
+
+
+def weights_of(options):
+    return options.with_name(options.name.replace(".options.json", ".pkl"))
 
 
 def report_of_test(log):

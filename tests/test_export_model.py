@@ -250,7 +250,7 @@ def test_a_damaged_state_dict_is_one_line(run, tmp_path):
 
 
 @pytest.mark.parametrize(("arguments", "part"), [
-    (["pkl", "m.pkl", *words()], "--from_state_dict"),
+    (["pkl", "m.pkl", *words()], "TEST.PARAMS_FILE is not set"),
     (["onnx", "m.pkl", "--from_state_dict", "m.pth", *words()], "--from_state_dict"),
     (["state_dict", "m.pth", *words()], "TEST.PARAMS_FILE is not set"),
     (["state_dict", "w.pkl", *words(TEST__PARAMS_FILE="w.pkl")], "another file than the weights"),

@@ -153,6 +153,10 @@ def lock_of_another_run(path, job):
     fcntl.flock(lock_of_another_run.file, fcntl.LOCK_EX)
 
 
+def copied(path, job):
+    shutil.copy(job.weights, path)
+
+
 def damaged_scores(path, job):
     data = bytearray((job.folder / "results_scores.h5").read_bytes())
     data[1000] ^= 1
@@ -230,8 +234,11 @@ OPTIONS = {
         "train_net_video NUM_GPUS 4 --config_file f.yaml",
         "command line: '--config_file': a KEY has no dashes; options with dashes must come first", {}),
     "no file for the test": (
-        "test_net_video NUM_GPUS 8 TEST.PARAMS_FILE {weights}",
-        "no --config_file, and no MODEL.MODEL_NAME among the KEY VALUE words: which network?", {}),
+        "test_net_video NUM_GPUS 8",
+        "no --config_file, and neither TEST.PARAMS_FILE nor MODEL.MODEL_NAME among the words: which network?", {}),
+    "no file for the test, which its words describe": (
+        "test_net_video MODEL.MODEL_NAME resnet_video MODEL.NUM_CLASSES 10 TEST.PARAMS_FILE {weights} FILENAME_GT ''",
+        "FILENAME_GT is not set: expected the list of the test videos, or None for no scoring", {}),
     "no value": (
         "test_net_video NUM_GPUS 4 LOG_PERIOD",
         "command line: expected pairs of KEY VALUE, got 3 words; 'LOG_PERIOD' has no value", {}),
@@ -774,8 +781,28 @@ LOOKING = {
     "report of nothing": (
         "report_test {tmp}/r.pkl --truth {tmp}/t.txt", "{tmp}/r.pkl: cannot read: No such file or directory", {}),
     "a checkpoint made of nothing": (
-        "export_model --format pkl --output {tmp}/o.pkl {test}",
-        "--format pkl and --from_state_dict FILE go together: expected both or neither", {}),
+        "export_model --format pkl --output {tmp}/o.pkl {job}",
+        "TEST.PARAMS_FILE is not set: give the weights to export", {}),
+    "a model that was not released": (
+        "test_released_models i3d_nonlocal_8x8 CHECKPOINT.DIR {tmp}",
+        "'i3d_nonlocal_8x8': no released model has this name; the nearest is i3d_nonlocal_8x8_IN_pretrain_400k", {}),
+    "a released model that is not there": (
+        "test_released_models i3d_nonlocal_8x8_IN_pretrain_400k.pkl --models {tmp} CHECKPOINT.DIR {tmp}",
+        "{tmp}: expected i3d_nonlocal_8x8_IN_pretrain_400k.pkl, which can be had from the above", {}),
+    "weights in two ways": (
+        "test_released_models --models {tmp} TEST.PARAMS_FILE {weights}",
+        "TEST.PARAMS_FILE: expected no such word here: it follows from --models and FILENAME_GT", {}),
+    "a state_dict made of one": (
+        "export_model --format state_dict --output {tmp}/o.pth --from_state_dict {tmp}/m.pth {job}",
+        "--from_state_dict: expected --format pkl or safetensors with it, got state_dict", {}),
+    "options of other weights": (
+        "predict_video --weights {tmp}/w.pkl --video {data}/tall.mp4",
+        "{tmp}/w.options.json: expected the options of {tmp}/w.pkl: MODEL.NUM_CLASSES is 10 by the weights, got -1",
+        {"w.pkl": copied, "w.options.json": '{"classifier": "", "options": {}}'}),
+    "options that are no options": (
+        "test_net_video TEST.PARAMS_FILE {tmp}/w.pkl",
+        "{tmp}/w.options.json: expected the options of a training as this program writes them, got no 'options'",
+        {"w.pkl": copied, "w.options.json": '{"videos": []}'}),
     "check of no LMDB": ("check_dataset --lmdb {tmp}", "{tmp} is not an LMDB: it has no data.mdb", {}),
     "a plan for no GPU": ("plan_training --gpus 0 {job}", "--gpus: expected a number > 0, got 0", {}),
     "a plan for half of the lists": (

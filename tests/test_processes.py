@@ -172,7 +172,7 @@ def test_only_the_last_checkpoints_are_kept(zygote, repo, data, tmp_path):
     words = tiny_job.command(repo, data, tmp_path, CHECKPOINT__CHECKPOINT_PERIOD=1, CHECKPOINT__KEEP_LAST=2)
     assert zygote.run(words, tmp_path / "log.txt") == 0
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == \
-        ["c2_model_iter5.pkl", "c2_model_iter6.pkl"]
+        ["c2_model_iter5.options.json", "c2_model_iter5.pkl", "c2_model_iter6.options.json", "c2_model_iter6.pkl"]
 
 
 # ---------------------------------------------------------------------------------------------------- the test

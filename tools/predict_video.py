@@ -31,7 +31,7 @@ import re
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from data.class_ids import read_class_names
+from data.class_ids import KINETICS, read_class_names
 from video.bad_videos import BadVideos
 from engine.launcher import launch
 from engine.prediction import find_videos, load_model, predict_videos, prediction_config, ranking
@@ -45,8 +45,6 @@ from utils.errors import UserError
 from utils.files import atomic_write, check_writable, growing_file
 
 logger = logging.getLogger(__name__)
-
-KINETICS_NAMES = Path(__file__).resolve().parent.parent / "process_data/kinetics/classids.json"
 
 
 def parse_views(text):
@@ -179,7 +177,7 @@ def main():
                              "with --sliding, those of a window, default: 1x3")
     parser.add_argument("--sliding", metavar="SECONDS", help="score each window of so many seconds, not whole videos")
     parser.add_argument("--timeline", metavar="PNG", help="with --sliding: draw the classes of one video over time")
-    parser.add_argument("--classids", default=KINETICS_NAMES, metavar="FILE",
+    parser.add_argument("--classids", default=KINETICS, metavar="FILE",
                         help="class names: JSON {name: id} (*.json), or text with a name a line; default: Kinetics")
     parser.add_argument("--top", type=int, default=5, metavar="N", help="classes shown of each video; default: 5")
     parser.add_argument("--json", metavar="FILE", help="write the results as JSON, too")

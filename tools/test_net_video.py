@@ -2,6 +2,9 @@
 """Test a network on whole videos: several clips over time; one, three or six crops over space, or whole frames.
 
     python tools/test_net_video.py --config_file configs/F.yaml TEST.PARAMS_FILE W.pkl TEST.TEST_FULLY_CONV True
+
+Without --config_file the options of the network are read from its weights, unless MODEL.MODEL_NAME and
+MODEL.NUM_CLASSES are among the KEY VALUE words: these are then all that is set.
 """
 
 import sys
@@ -21,8 +24,12 @@ from core.config import load_config, log_options_without_effect
 from engine.agreement import agree_on_options
 from engine.launcher import launch
 from engine.testing import test_net
+from engine.weights_options import load_configuration
 from utils import cli
 from utils.errors import UserError
+
+# With these two, which have no default that works, a command line describes a network itself.
+NETWORK = {"MODEL.MODEL_NAME", "MODEL.NUM_CLASSES"}
 
 
 def run_test(cfg, replicas):
@@ -33,16 +40,19 @@ def run_test(cfg, replicas):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config_file", help="YAML file of options")
+    parser.add_argument("--config_file", metavar="YAML",
+                        help="file of options; without it, they are read from the weights (TEST.PARAMS_FILE)")
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="options that override the file's")
     if len(sys.argv) == 1:
         parser.print_help()
         return 1
     args = parser.parse_args()
     cli.setup_logging()
-    cfg = load_config(args.config_file, args.opts)
+    load = load_config if set(args.opts[::2]) >= NETWORK else load_configuration
+    cfg = load(args.config_file, args.opts)
     if args.config_file is None and not cfg.MODEL.MODEL_NAME:
-        raise UserError("no --config_file, and no MODEL.MODEL_NAME among the KEY VALUE words: which network?")
+        raise UserError("no --config_file, and neither TEST.PARAMS_FILE nor MODEL.MODEL_NAME among the words: which "
+                        "network?")
     return launch(run_test, cfg)
 
 

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from utils.errors import UserError
 
+# The names of the 400 classes of the released models.
+KINETICS = Path(__file__).resolve().parents[2] / "process_data/kinetics/classids.json"
 _UTF8 = "utf-8-sig"  # also with a byte order mark, as Windows programs write it
 
 

@@ -1,5 +1,6 @@
 """Writing a network with its weights in another format, checked against the network itself."""
 
+import contextlib
 import json
 import math
 import os
@@ -13,9 +14,12 @@ from torch import Tensor
 
 from data.data_builder import protocol_of_test
 from engine.testing import config_as_tested
-from formats.blobs import Checkpoint, model_blobs, read_checkpoint
+from engine.weights_options import options_of_scores
+from formats.blobs import Checkpoint, model_blobs, named_tensors, read_checkpoint
 from formats.caffe2_pickle import dump
+from formats.options_file import as_text, options_beside
 from formats.result_file import file_digest
+from formats.safetensors_file import check_safetensors_is_there, is_safetensors, write_safetensors
 from formats.state_dict_file import blob_names, load_state_dict, write_state_dict
 from models import export
 from models.model_builder_video import SCORES, create_model
@@ -28,7 +32,8 @@ from utils.files import atomic_file, atomic_write, make_folder
 # Largest difference of scores up to which a file counts as the network.
 MAX_DIFFERENCE = 1e-5
 
-SUFFIXES = {"torch_export": ".pt2", "onnx": ".onnx", "state_dict": ".pth", "pkl": ".pkl"}
+SUFFIXES = {"torch_export": ".pt2", "onnx": ".onnx", "state_dict": ".pth", "safetensors": ".safetensors",
+            "pkl": ".pkl"}
 PROGRAMS = ("torch_export", "onnx")
 
 
@@ -44,14 +49,15 @@ class ExportResult:
 def export_model(cfg: AttrDict, kind: str, output: str, state_dict_file: str | None = None) -> ExportResult:
     """Write the network of a configuration with the weights of TEST.PARAMS_FILE.
 
-    The file is read back and run on random clips before it appears. OUTPUT.json next to it says what it was made from
+    The file is read back and run on random clips before it appears. A .pkl comes with the options of its network beside
+    it, a .safetensors file has them in its metadata. OUTPUT.json next to it says what it was made from
     (digests, options) and what goes in and out, or for weights the map from parameter names to blobs, lr, model_iter.
 
     Args:
         cfg: configuration; its test protocol says which clips go in.
         kind: key of SUFFIXES.
         output: the file, or an existing folder for it.
-        state_dict_file: weights to take instead of TEST.PARAMS_FILE; for 'pkl' alone, which needs it.
+        state_dict_file: weights to take instead of TEST.PARAMS_FILE, a file of PyTorch's; for 'pkl' and 'safetensors'.
 
     Raises:
         UserError: options or weights that do not fit, or what was written differs from the network by more than
@@ -63,22 +69,26 @@ def export_model(cfg: AttrDict, kind: str, output: str, state_dict_file: str | N
         raise UserError(f"TEST.OUTPUT_NAME: expected {' or '.join(SCORES)} for an export, got {cfg.TEST.OUTPUT_NAME!r}")
     if kind == "onnx":
         export.check_onnx_is_there()
+    if kind == "safetensors":
+        check_safetensors_is_there()
     network, notes = empty_network(cfg), []
     if state_dict_file:
         load_state_dict(network, weights_file)
         digest = file_digest(weights_file)
         training = training_values(weights_file)
-        if "lr" not in training:
-            notes.append(f"no lr known for {weights_file}: taking SOLVER.BASE_LR {cfg.SOLVER.BASE_LR}")
-            training["lr"] = cfg.SOLVER.BASE_LR
     else:
         checkpoint = read_checkpoint(weights_file, with_digest=True)
         digest, training = checkpoint.digest, load_all_weights(network, checkpoint)
+    if kind == "pkl" and "lr" not in training:
+        notes.append(f"no lr known for {weights_file}: taking SOLVER.BASE_LR {cfg.SOLVER.BASE_LR}")
+        training["lr"] = cfg.SOLVER.BASE_LR
     path = _output_path(output, kind, weights_file)
     make_folder(path.parent)
     shape = protocol.clip_shape
     network.check_size(*shape[1:])
-    with atomic_file(path) as temporary:
+    options, pred_w = options_of_scores(cfg), model_blobs(network)["pred_w"].numpy()
+    beside = options_beside(path, options, pred_w) if kind == "pkl" else contextlib.nullcontext()
+    with beside, atomic_file(path, SUFFIXES[kind]) as temporary:
         difference = _write_and_compare(cfg, kind, network, training, shape, temporary)
         if not difference <= MAX_DIFFERENCE:
             raise UserError(f"{path}: not written: its scores differ from the network's by {difference:.1e}, "
@@ -94,8 +104,8 @@ def export_model(cfg: AttrDict, kind: str, output: str, state_dict_file: str | N
 
 
 def _source_of_weights(cfg: AttrDict, kind: str, state_dict_file: str | None) -> str:
-    if (kind == "pkl") != bool(state_dict_file):
-        raise UserError("--format pkl and --from_state_dict FILE go together: expected both or neither")
+    if state_dict_file and kind not in ("pkl", "safetensors"):
+        raise UserError(f"--from_state_dict: expected --format pkl or safetensors with it, got {kind}")
     if not (state_dict_file or cfg.TEST.PARAMS_FILE):
         raise UserError("TEST.PARAMS_FILE is not set: give the weights to export")
     return state_dict_file or cfg.TEST.PARAMS_FILE
@@ -105,6 +115,8 @@ def _output_path(output: str, kind: str, weights_file: str) -> Path:
     path = Path(output)
     if path.is_dir() or output.endswith("/"):
         path /= Path(weights_file).stem + SUFFIXES[kind]
+    if kind == "safetensors" and not is_safetensors(path):
+        raise UserError(f"{path}: expected a name that ends in {SUFFIXES[kind]} for --output")
     if path.exists() and path.samefile(weights_file):
         raise UserError(f"{path}: expected another file than the weights themselves for --output")
     return path
@@ -172,6 +184,11 @@ def _write_and_compare(cfg: AttrDict, kind: str, network: ResNetVideo, training:
         write_state_dict(network, path)
         other = empty_network(cfg)
         load_state_dict(other, path)
+    elif kind == "safetensors":
+        pred_w = model_blobs(network)["pred_w"].numpy()
+        write_safetensors(named_tensors(network), as_text(options_of_scores(cfg), pred_w, **training), path)
+        other = empty_network(cfg)
+        load_weights(other, path)
     else:
         write_pickle(network, training, path)
         other = empty_network(cfg)

@@ -18,6 +18,7 @@ from formats.blobs import Checkpoint, read_checkpoint
 from models import model_builder_video
 from utils.collections import AttrDict
 from utils.errors import UserError
+from utils.files import StrPath
 from video.bad_videos import BadVideos
 from video.formats import VIDEO_SUFFIXES
 from video.frame_folder import is_frame_folder
@@ -91,15 +92,17 @@ class VideoClassifier(nn.Module):
         weights_file: that of the weights.
     """
 
-    def __init__(self, cfg, weights_file, device, views):
+    def __init__(self, cfg: AttrDict, weights: StrPath | Checkpoint, device: str | torch.device,
+                 views: tuple[int, int]):
         super().__init__()
         self.cfg = prediction_config(cfg, views)
         self.protocol = protocol_of_test(self.cfg)
         self.device = torch.device(device)
-        self.weights_file = weights_file
-        checkpoint = read_checkpoint(weights_file)
+        checkpoint = weights if isinstance(weights, Checkpoint) else read_checkpoint(weights)
+        self.weights_file = checkpoint.path
         check_classifier(checkpoint, cfg.MODEL.NUM_CLASSES)
         self.network = model_builder_video.load_model(cfg, checkpoint, self.device, self.protocol.clip_shape)
+        self.eval()
 
     def forward(self, clips: torch.Tensor) -> torch.Tensor:
         return self.network(clips)

@@ -12,6 +12,7 @@ from data.sources import group_by_video
 from engine.fetching import begun_early, fetch
 from formats.result_file import SCORED, TODO, UNREADABLE, value_digest
 from utils.errors import UserError
+from utils.files import StrPath
 from utils.misc import eta
 from utils.timer import Timer
 from video.bad_videos import BadVideos
@@ -103,7 +104,7 @@ def score_clips(model, cfg, protocol, source, ordinals, replicas, scores_file) -
                         [int(source.video_indices[planned[0]]) for planned, _, _ in everyone])
 
 
-def check_scores(scores: np.ndarray | None, weights_file: str, video: str) -> None:
+def check_scores(scores: np.ndarray | None, weights_file: StrPath, video: str) -> None:
     """Raise UserError if there is a NaN or an infinity in what a network computed for clips of a video."""
     if scores is not None and not np.isfinite(scores).all():
         raise UserError(f"{weights_file}: expected weights that give finite numbers, got NaN or infinity for {video}: "

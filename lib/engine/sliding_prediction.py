@@ -74,7 +74,8 @@ def predict_windows(model: VideoClassifier, video: str, seconds: Fraction,
                     for clip, row in zip(batch.clips.tolist(), scores.astype(np.float64), strict=True):
                         sums[clip] = sums[clip] + row if clip in sums else row
                 for window in batch.windows:
-                    mean = sum(sums[clip] for clip in window.clips) / (len(window.clips) * protocol.crops)
+                    views = len(window.clips) * protocol.crops
+                    mean = np.sum([sums[clip] for clip in window.clips], axis=0) / views
                     yield WindowPrediction(_rounded(window.start), _rounded(window.end), mean, batch.stated)
                     for clip in [clip for clip in sums if clip < window.clips[-1]]:
                         del sums[clip]

@@ -18,7 +18,7 @@ from engine.scoring import identity, score_clips
 from formats.result_file import SCORED, ResultFile, keep_unfinished
 from models.features import BlobNetwork
 from models.model_builder_video import SCORES, load_model
-from reports.video_scores import score_videos, write_results
+from reports.video_scores import Report, score_videos, write_results
 from utils.collections import AttrDict
 from utils.errors import UserError
 from utils.files import make_writable_folder
@@ -28,8 +28,11 @@ logger = logging.getLogger(__name__)
 SCORES_FILE, CONTENT = "results_scores.h5", "scores of a test"
 
 
-def test_net(cfg, replicas) -> None:
-    """Score every clip, report the accuracy over videos, and write results_probs.pkl."""
+def test_net(cfg, replicas) -> Report | None:
+    """Score every clip, report the accuracy over videos, and write results_probs.pkl.
+
+    Returns the report, in the root; None without FILENAME_GT.
+    """
     protocol = protocol_of_test(cfg)
     if protocol.crop is None:
         if cfg.TEST.OUTPUT_NAME not in SCORES:
@@ -53,7 +56,7 @@ def test_net(cfg, replicas) -> None:
     model = load_model(cfg, load, replicas.device, protocol.clip_shape, cfg.TEST.OUTPUT_NAME, compilable)
     size = model.size(protocol.clip_shape) if isinstance(model, BlobNetwork) else cfg.MODEL.NUM_CLASSES
 
-    folder = Path(cfg.CHECKPOINT.DIR)
+    folder, report = Path(cfg.CHECKPOINT.DIR), None
     with contextlib.ExitStack() as stack:
         scores_file = None
 
@@ -72,11 +75,13 @@ def test_net(cfg, replicas) -> None:
             clips = ordinals[scores_file.status[ordinals] == SCORED]
             videos, scores = source.video_indices[clips], scores_file.columns["scores"][:][clips]
             if labels is not None:
-                score_videos(videos, scores, labels, cfg.TEST.NUM_TEST_CLIPS).log()
+                report = score_videos(videos, scores, labels, cfg.TEST.NUM_TEST_CLIPS)
+                report.log()
             logger.info("Test protocol: %s; %d of %d videos scored; weights %s (SHA-256 %s)", protocol,
                         len(np.unique(videos)), cfg.TEST.DATASET_SIZE, Path(cfg.TEST.PARAMS_FILE).name,
                         weights[:12])
             write_results(folder / "results_probs.pkl", videos, scores)
+    return report
 
 
 def plan_test(cfg: AttrDict, protocol: TestProtocol) -> tuple[np.ndarray | None, TestSource, np.ndarray]:

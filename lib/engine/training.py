@@ -194,7 +194,7 @@ class Training:
                             precise_bn=self.precise_bn_iter == self.iterations_done - 1)
         folder = self.cfg.CHECKPOINT.DIR
         save_checkpoint(checkpoint_path(folder, self.iterations_done), self.model, self.solver.history, self.solver.lr,
-                        self.iterations_done, state.as_dict())
+                        self.iterations_done, state.as_dict(), self.cfg)
         prune_checkpoints(folder, self.cfg.CHECKPOINT.KEEP_LAST, self.iterations_done)
 
     def evaluate(self) -> dict[str, float]:

@@ -1,18 +1,22 @@
-"""The options of a network, read from its weights and the name of their file."""
+"""The options of a network, read from its weights, and from the file of options beside them or the name of theirs."""
 
 import logging
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from core.config import load_config
-from formats.blobs import Checkpoint, read_checkpoint
-from models.model_builder_video import nonlocal_places
+from core.assignment import option_values, set_options
+from core.config import assert_and_infer_cfg, load_config
+from core.defaults import OPTIONS, default_config
+from core.messages import shown
+from formats.blobs import Checkpoint, is_weight, read_checkpoint
+from formats.options_file import StoredOptions, classifier_digest, options_path, read_options
+from models.model_builder_video import blob_shapes, nonlocal_places
 from models.resnet_video import ARCS
-from utils.collections import AttrDict
+from utils.collections import AttrDict, leaves, value_at
 from utils.errors import UserError
 from utils.files import StrPath
 
@@ -25,6 +29,25 @@ BATCH_NORM, FROZEN = (CONFIGS / f"DBG_kinetics_resnet_8gpu_c2d_nonlocal_{kind}40
 PLACES = {"NONLOCAL.CONV3_NONLOCAL", "NONLOCAL.CONV4_NONLOCAL", "NONLOCAL.LAYER_MOD", "NONLOCAL.AFTER"}
 # Frames and stride of the released models, as in the names of their files, and the network that takes such clips.
 CLIPS = {(8, 8): "resnet_video", (32, 4): "resnet_video", (32, 2): "resnet_video_org", (128, 1): "resnet_video_org"}
+# The options of a training that scores depend on (engine.scoring.identity). The others are about its course, its data
+# and its machine.
+_OF_SCORES = re.compile(r"(MODEL|NONLOCAL|RESNETS|TEST)\..*|DATALOADER\.AS_STORED|NUM_GPUS|"
+                        r"TRAIN\.(VIDEO_LENGTH|SAMPLE_RATE|CROP_SIZE|JITTER_SCALES)")
+_OF_DATA = {"TEST.PARAMS_FILE", "TEST.DATA_TYPE", "TEST.DATASET_SIZE"}
+
+
+class FoundOptions(NamedTuple):
+    """The options that weights belong to.
+
+    Attributes:
+        origin: the file that tells them.
+        base: the file of options that lies under them; None for the defaults.
+        options: {key: value}.
+    """
+
+    origin: StrPath
+    base: Path | None
+    options: dict[str, Any]
 
 
 def load_configuration(config_file: StrPath | None, words: Iterable[str]) -> AttrDict:
@@ -40,30 +63,90 @@ def load_configuration(config_file: StrPath | None, words: Iterable[str]) -> Att
     if config_file is not None or not (weights := given.get("TEST.PARAMS_FILE")):
         return load_config(config_file, words)
     load_config(None, words)  # mistakes in the words first
-    base, found = options_of_weights(read_checkpoint(weights), given)
-    logger.warning("Options from %s: %s", weights, " ".join(f"{key} {value}" for key, value in found.items()))
-    return load_config(base, [*(str(word) for option in found.items() for word in option), *words])
+    return configuration_of_weights(read_checkpoint(weights), words)
 
 
-def options_of_weights(checkpoint: Checkpoint, given: Mapping[str, object]) -> tuple[Path, dict[str, Any]]:
-    """(file of options, {option: value}) of the network that the weights belong to.
+def configuration_of_weights(checkpoint: Checkpoint, words: Iterable[str] = ()) -> AttrDict:
+    """The configuration that weights belong to, under the user's words. Logs what was found in one line.
+
+    Raises:
+        UserError: see options_of_weights; or the words do not go with what was found.
+    """
+    words = list(words)
+    found = options_of_weights(checkpoint, dict(zip(words[::2], words[1::2], strict=False)))
+    told = [str(word) for option in found.options.items() for word in option]
+    logger.warning("Options from %s: %s", found.origin, " ".join(told))
+    return load_config(found.base, [*told, *words])
+
+
+def options_of_weights(checkpoint: Checkpoint, given: Mapping[str, object]) -> FoundOptions:
+    """The options of the network that the weights belong to.
+
+    They are those of the training, if the file has them or they lie beside it. Otherwise the weights tell the layers,
+    and the name of the file frames and stride.
 
     Args:
         checkpoint: a checkpoint or converted file.
         given: options that are known; only whether they are there counts.
+
+    Raises:
+        UserError: the weights are not those of a whole network, or do not tell of what clips, or the options of the
+            training are damaged, or are not those of these weights.
     """
     blobs = {name: value.shape for name, value in checkpoint.blobs.items() if isinstance(value, np.ndarray)}
     for name, dimensions in {"conv1_w": 5, "pred_w": 2, "res2_0_branch2a_w": 5, "res2_0_branch2b_w": 5}.items():
         if len(blobs.get(name, ())) != dimensions:
-            found = f"one of shape {blobs[name]}" if name in blobs else "none"
+            got = f"one of shape {blobs[name]}" if name in blobs else "none"
             raise UserError(f"{checkpoint.path}: expected the weights of a video network, with a blob {name} of "
-                            f"{dimensions} dimensions, got {found}")
+                            f"{dimensions} dimensions, got {got}")
     options = _backbone(checkpoint, blobs)
-    options |= _blocks(blobs, options["MODEL.DEPTH"])
+    if stored := checkpoint.options or read_options(checkpoint.path):
+        found = FoundOptions(stored.origin, None, _of_training(stored, checkpoint, blobs, options))
+    else:
+        options |= _blocks(blobs, options["MODEL.DEPTH"])
+        options |= {key: value for key, value in _clips(checkpoint, given).items() if key not in given}
+        base = FROZEN if options["MODEL.USE_AFFINE"] else BATCH_NORM
+        found = FoundOptions(checkpoint.path, base, options)
     if PLACES & given.keys():  # which NONLOCAL.AFTER would outweigh
-        options.pop("NONLOCAL.AFTER", None)
-    options |= {key: value for key, value in _clips(checkpoint, given).items() if key not in given}
-    return FROZEN if options["MODEL.USE_AFFINE"] else BATCH_NORM, options
+        found.options.pop("NONLOCAL.AFTER", None)
+    return found
+
+
+def options_of_scores(cfg: AttrDict) -> dict[str, Any]:
+    """{key: value} of what the scores of a network depend on, apart from its weights."""
+    return {key: value_at(cfg, key) for key, option in leaves(OPTIONS)
+            if _OF_SCORES.fullmatch(key) and key not in _OF_DATA and not option.unused}
+
+
+def _of_training(stored: StoredOptions, checkpoint: Checkpoint, blobs: dict[str, tuple[int, ...]],
+                 facts: dict[str, Any]) -> dict[str, Any]:
+    """The options of a training that differ from the defaults; `facts` are those that the weights tell for certain."""
+    cfg = default_config()
+    set_options(cfg, list(option_values(stored.options)), stored.origin)
+    try:
+        assert_and_infer_cfg(cfg)
+        contradiction = _contradiction(cfg, blobs, facts)
+    except UserError as error:
+        raise UserError(f"{stored.origin}: {error}") from error
+    if contradiction:
+        raise UserError(f"{stored.origin}: expected the options of {checkpoint.path}: {contradiction}")
+    if stored.classifier != classifier_digest(checkpoint.blobs["pred_w"]):
+        raise UserError(f"{stored.origin}: expected the options of {checkpoint.path}, got those of other weights (of "
+                        "another pred_w)")
+    return {key: value for key, value in options_of_scores(cfg).items() if value != value_at(OPTIONS, key).default}
+
+
+def _contradiction(cfg: AttrDict, blobs: dict[str, tuple[int, ...]], facts: dict[str, Any]) -> str:
+    """How options differ from weights; '' if they do not."""
+    for key, value in facts.items():
+        if (told := value_at(cfg, key)) != value:
+            return f"{key} is {value} by the weights, got {shown(told)}"
+    expected = blob_shapes(cfg)
+    for name in [name for name in blobs if is_weight(name)] + list(expected):
+        if blobs.get(name) != expected.get(name):
+            shapes = (f"shape {shape}" if shape else "no such blob" for shape in (blobs.get(name), expected.get(name)))
+            return "{}: {} in the weights, {} by these options".format(name, *shapes)
+    return ""
 
 
 def _backbone(checkpoint, blobs):
@@ -111,7 +194,8 @@ def _clips(checkpoint, given):
         known = ", ".join("{}x{}".format(*clip) for clip in CLIPS)
         raise UserError(
             f"{checkpoint.path}: weights do not tell the clips that they were trained with: expected --config_file, or "
-            f"a name with one of {known} (frames x stride), or the options "
+            f"{options_path(checkpoint.path).name} of their training, or a name with one of {known} (frames x stride), "
+            "or the options "
             "TRAIN.VIDEO_LENGTH, TRAIN.SAMPLE_RATE, and MODEL.MODEL_NAME resnet_video (conv1 takes every frame) or "
             "resnet_video_org (every second one)")
     [(frames, stride)] = clips

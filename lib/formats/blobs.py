@@ -5,6 +5,7 @@ float32 arrays of the blobs, `<blob>_momentum` of the trainable ones, `lr`, and 
 done).
 """
 
+import hashlib
 from dataclasses import dataclass
 from os import PathLike
 
@@ -13,6 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from formats.caffe2_pickle import PickleError, load, load_with_digest
+from formats.options_file import StoredOptions
+from formats.safetensors_file import is_safetensors, read_safetensors
 from utils.errors import UserError
 
 # What a file holds besides weights and update histories.
@@ -63,12 +66,14 @@ class Checkpoint:
         blobs: {name: value}. Values may be of any kind that a pickle can hold.
         state: what utils.checkpoints.save_checkpoint was given as `state`; None in files of the Caffe2 program.
         digest: SHA-256 of the bytes that were read, hexadecimal; empty unless it was asked for.
+        options: those of the training, where the file itself has them (.safetensors).
     """
 
     path: str | PathLike
     blobs: dict
     state: dict | None = None
     digest: str = ""
+    options: StoredOptions | None = None
 
     @property
     def model_iter(self) -> int | None:
@@ -106,7 +111,13 @@ class Checkpoint:
 
 
 def read_checkpoint(path: str | PathLike, with_digest: bool = False) -> Checkpoint:
-    """Read a checkpoint or converted file, with its digest if that is needed. Raises PickleError if it is neither."""
+    """Read a checkpoint or converted file, or weights in a .safetensors file; with the digest if that is needed.
+
+    Raises:
+        UserError: it is none of these; PickleError if its name does not end in .safetensors.
+    """
+    if is_safetensors(path):
+        return _from_safetensors(path, with_digest)
     contents, digest = load_with_digest(path) if with_digest else (load(path), "")
     blobs, state = contents, None
     if isinstance(contents, dict) and "blobs" in contents:
@@ -114,6 +125,26 @@ def read_checkpoint(path: str | PathLike, with_digest: bool = False) -> Checkpoi
     if not isinstance(blobs, dict) or not any(isinstance(value, np.ndarray) for value in blobs.values()):
         raise PickleError(f"{path}: expected a checkpoint, a dictionary of arrays by blob name; got {describe(blobs)}")
     return Checkpoint(path, blobs, state, digest)
+
+
+def _from_safetensors(path, with_digest):
+    tensors, about, data = read_safetensors(path)
+    blobs: dict = {}
+    for name, tensor in tensors.items():
+        try:
+            blob = blob_name(name)
+        except ValueError as error:
+            raise UserError(f"{path}: expected the names of a network's parameters: {error!s:.100}") from None
+        if blob in blobs:
+            raise UserError(f"{path}: two of its tensors are the blob {blob}")
+        blobs[blob] = tensor.numpy()
+    if not blobs:
+        raise UserError(f"{path}: expected the parameters of a network, got no tensors")
+    numbers = about.numbers if about else {}
+    if type(numbers.get("lr")) in (int, float):
+        numbers = numbers | {"lr": np.array(float(numbers["lr"]), np.float32)}  # as in a checkpoint
+    digest = hashlib.sha256(data).hexdigest() if with_digest else ""
+    return Checkpoint(path, blobs | numbers, None, digest, about)
 
 
 def load_blobs(path: str | PathLike) -> dict:

@@ -1,6 +1,7 @@
 """Compiled networks: when they pay, and what happens where they cannot be had."""
 
 import logging
+import sys
 from collections.abc import Callable
 
 import torch
@@ -50,6 +51,12 @@ class Compiled(nn.Module):
                 logger.warning("The network cannot be compiled here and runs as it is: %s", _reason(error))
                 self.fast = None
         return self.network(clips)
+
+
+def forget_compiled() -> None:
+    """Drop what has been compiled in this process, which limits how many networks of a kind it compiles."""
+    if "torch._dynamo" in sys.modules:  # importing it takes seconds
+        torch.compiler.reset()
 
 
 def compiled_for_training(network: nn.Module, choice: str, iterations: int, recomputing: bool,

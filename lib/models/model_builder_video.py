@@ -8,7 +8,7 @@ from os import PathLike
 import torch
 from torch import nn
 
-from formats.blobs import Checkpoint
+from formats.blobs import Checkpoint, model_blobs
 from models.affinities import affinity_class
 from models.attention_spans import span_of
 from models.compilation import Compiled, is_worth_compiling
@@ -50,9 +50,26 @@ def create_model(cfg: AttrDict, split: str) -> ResNetVideo:
     Raises:
         UserError: unknown names, or options that contradict each other.
     """
+    model = _uninitialized(cfg, split)
+    initialize(
+        model, cfg.RNG_SEED, cfg.MODEL.BN_INIT_GAMMA, cfg.MODEL.FC_INIT_STD, cfg.NONLOCAL.CONV_INIT_STD,
+        cfg.NONLOCAL.USE_ZERO_INIT_CONV, cfg.NONLOCAL.BN_INIT_GAMMA,
+    )
+    # The layout in which clips come (data.transforms.normalize), so that no convolution has to change it.
+    model.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    return model.train(split == "train")
+
+
+def blob_shapes(cfg: AttrDict) -> dict[str, tuple[int, ...]]:
+    """{blob: shape} of the network of a configuration, which takes no memory. Raises UserError as create_model."""
+    with torch.device("meta"):
+        return {name: tuple(tensor.shape) for name, tensor in model_blobs(_uninitialized(cfg, "test")).items()}
+
+
+def _uninitialized(cfg, split):
     check_model_options(cfg, split)
     model_cfg, nonlocal_cfg = cfg.MODEL, cfg.NONLOCAL
-    model = NETWORKS[model_cfg.MODEL_NAME](
+    return NETWORKS[model_cfg.MODEL_NAME](
         arc=model_cfg.VIDEO_ARC_CHOICE,
         num_classes=model_cfg.NUM_CLASSES,
         norm=_norm(model_cfg.USE_AFFINE, model_cfg.BN_EPSILON, model_cfg.BN_MOMENTUM),
@@ -65,13 +82,6 @@ def create_model(cfg: AttrDict, split: str) -> ResNetVideo:
         checkpoint_activations=cfg.TRAIN.CHECKPOINT_ACTIVATIONS,
         output="softmax" if split == "test" else "pred",
     )
-    initialize(
-        model, cfg.RNG_SEED, model_cfg.BN_INIT_GAMMA, model_cfg.FC_INIT_STD, nonlocal_cfg.CONV_INIT_STD,
-        nonlocal_cfg.USE_ZERO_INIT_CONV, nonlocal_cfg.BN_INIT_GAMMA,
-    )
-    # The layout in which clips come (data.transforms.normalize), so that no convolution has to change it.
-    model.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-    return model.train(split == "train")
 
 
 def load_model(cfg: AttrDict, weights: str | PathLike | Checkpoint | Callable[[nn.Module], None],

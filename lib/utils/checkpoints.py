@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from formats.blobs import Checkpoint, blob_name, check_finite, is_weight, model_blobs, momentum_name, read_checkpoint
 from formats.blobs import load_blobs as load_blobs  # other programs look for it here
 from formats.caffe2_pickle import PickleError, dump
+from formats.options_file import options_beside, remove_options
 from utils.errors import UserError
 from utils.files import clear_leftovers
 
@@ -204,7 +205,7 @@ def _initialize(model, checkpoint, momentum=None, reset_start_iter=False, traini
 
 
 def save_checkpoint(path: str | PathLike, model: nn.Module, momentum: dict[str, Tensor], lr: float, model_iter: int,
-                    state: dict | None = None) -> None:
+                    state: dict | None = None, options: dict | None = None) -> None:
     """Write a checkpoint with exactly the blobs that the Caffe2 program saved, so that it can read it.
 
     Args:
@@ -215,9 +216,10 @@ def save_checkpoint(path: str | PathLike, model: nn.Module, momentum: dict[str, 
         model_iter: iterations done.
         state: dict of plain values that an exact resume needs besides the blobs. Saved as a second entry
             next to "blobs", which the Caffe2 program ignores.
+        options: the configuration, for a file beside it (formats.options_file).
 
     Raises:
-        UserError: the file cannot be written, or there is a NaN or an infinity in what it is to hold.
+        UserError: a file cannot be written, or there is a NaN or an infinity in what it is to hold.
     """
     path = Path(path)
     logger.info("Saving model params to weights file %s", path)
@@ -225,16 +227,16 @@ def save_checkpoint(path: str | PathLike, model: nn.Module, momentum: dict[str, 
     tensors = model_blobs(model) | {momentum_name(name): momentum[name] for name in trainable}
     for name, tensor in tensors.items():
         check_finite(f"{path}: not written, and training cannot go on: {name}", tensor)
-    blobs: dict[str, np.ndarray | int] = {
-        name: tensor.detach().to("cpu", torch.float32).numpy() for name, tensor in tensors.items()}
-    blobs |= {"lr": np.array(float(lr), np.float32), "model_iter": int(model_iter)}
+    arrays = {name: tensor.detach().to("cpu", torch.float32).numpy() for name, tensor in tensors.items()}
+    blobs = arrays | {"lr": np.array(float(lr), np.float32), "model_iter": int(model_iter)}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{error.filename}: cannot be written: {error.strerror}") from error
     # Of any iteration: nobody will finish them, and they are as large as a checkpoint.
     clear_leftovers(path.parent, CHECKPOINT_NAME.fullmatch)
-    dump({"blobs": blobs} if state is None else {"blobs": blobs, "state": state}, path)
+    with options_beside(path, options, arrays["pred_w"]):
+        dump({"blobs": blobs} if state is None else {"blobs": blobs, "state": state}, path)
 
 
 def checkpoint_path(checkpoint_dir: str | PathLike, iteration: int) -> Path:
@@ -262,7 +264,7 @@ def _iterations_in_name(path: Path) -> int:
 
 
 def prune_checkpoints(checkpoint_dir: str | PathLike, keep: int, newest: int) -> None:
-    """Delete all but the last `keep` checkpoints up to iteration `newest`; none if keep is not positive.
+    """Delete all but the last `keep` checkpoints up to iteration `newest`, with their options; none if keep <= 0.
 
     Those of later iterations stay: they belong to another run, and their numbers say nothing about their age.
     """
@@ -271,6 +273,7 @@ def prune_checkpoints(checkpoint_dir: str | PathLike, keep: int, newest: int) ->
         for path in candidates[:-keep]:
             try:
                 path.unlink()
+                remove_options(path)
             except OSError as error:
                 logger.warning("%s: cannot be deleted: %s", path, error.strerror)
 
