@@ -99,12 +99,13 @@ def fork_tool(argv, log, prelude, children, errors):
 
 def wait_for(pid, timeout):
     deadline = time.monotonic() + timeout
-    while time.monotonic() < deadline:
+    while True:
         ended, status = os.waitpid(pid, os.WNOHANG)
         if ended:
             return os.waitstatus_to_exitcode(status)
+        if time.monotonic() >= deadline:
+            return None
         time.sleep(0.005)
-    return None
 
 
 def main():
