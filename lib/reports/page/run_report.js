@@ -231,7 +231,7 @@ function makeSearchable(table, field, shown) {
     const wanted = field.value.toLowerCase();
     let count = 0;
     for (const row of find("tbody", table).rows) {
-      row.hidden = !row.textContent.toLowerCase().includes(wanted);
+      row.hidden = !row.cells[1].textContent.toLowerCase().includes(wanted);
       count += !row.hidden;
     }
     shown.textContent = wanted ? `${count} of ${data.confusion.names.length} classes` : "";
