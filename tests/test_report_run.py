@@ -186,6 +186,19 @@ def test_no_request_leaves_and_the_console_is_empty(page_file, browser, width, d
     assert page.complaints == []
 
 
+def test_what_a_finger_has_tapped_stays(page_file, browser):
+    page = browser.open(page_file, 390, 844)
+    shown = "document.getElementById('tip').style.display"
+    page.tap("[data-curve=loss] svg", 100, 60)
+    assert page.value(shown) == "block" and page.text("#tip")[0].startswith("iteration ")
+    page.tap("#matrix canvas", 200, 30)
+    assert page.value(shown) == "block" and " of 5 videos" in page.text("#tip")[0]
+    assert page.value("document.querySelector('[data-curve=loss] .cursor').getAttribute('visibility')") == "hidden"
+    page.tap("#class-panel h3", 5, 5)
+    assert page.value(shown) == "none"
+    assert page.complaints == []
+
+
 def test_a_browser_that_notices_nothing_would_fail(browser, tmp_path):
     (tmp_path / "page.html").write_text("<img src='http://127.0.0.1:9/x.png'><script>console.error('x'); y()</script>")
     page = browser.open(tmp_path / "page.html")

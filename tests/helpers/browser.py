@@ -124,12 +124,22 @@ class Page:
 
     def point(self, selector, x, y, click=False):
         """Move the mouse to a point of an element, in pixels from its corner; `click` there."""
-        box = self.value(f"(() => {{ const e = document.querySelector({json.dumps(selector)}); e.scrollIntoView("
-                         "{block: 'center', behavior: 'instant'}); const b = e.getBoundingClientRect(); "
-                         "return [b.left, b.top] })()")
+        left, top = self._corner(selector)
         for kind in ("mouseMoved", *(("mousePressed", "mouseReleased") if click else ())):
-            self.ask("Input.dispatchMouseEvent", type=kind, x=box[0] + x, y=box[1] + y, button="left" if click else
-                     "none", clickCount=int(click))
+            self.ask("Input.dispatchMouseEvent", type=kind, x=left + x, y=top + y, button="left" if click else "none",
+                     clickCount=int(click))
+
+    def tap(self, selector, x, y):
+        """Touch a point of an element, and lift the finger."""
+        left, top = self._corner(selector)
+        self.ask("Input.dispatchTouchEvent", type="touchStart", touchPoints=[{"x": left + x, "y": top + y}])
+        self.ask("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
+
+    def _corner(self, selector):
+        """The upper left corner of an element, in the window, after scrolling to it."""
+        return self.value(f"(() => {{ const e = document.querySelector({json.dumps(selector)}); e.scrollIntoView("
+                          "{block: 'center', behavior: 'instant'}); const b = e.getBoundingClientRect(); "
+                          "return new Promise(done => requestAnimationFrame(() => done([b.left, b.top]))) })()")
 
     def _events(self, *methods):
         self.value("0")  # all events before this answer have come

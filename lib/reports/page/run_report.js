@@ -40,6 +40,25 @@ function showTip(event, text) {
 
 const hideTip = () => { tip.style.display = "none"; };
 
+// Call show(event) wherever the pointer is over a target, and leave() when it has left. A finger leaves when it is
+// lifted: what it has tapped stays until it taps elsewhere.
+let followed = null;
+
+function follow(target, show, leave) {
+  const over = (event) => {
+    if (followed && followed.target !== target) followed.leave();
+    followed = { target, leave };
+    show(event);
+  };
+  target.addEventListener("pointermove", over);
+  target.addEventListener("pointerdown", over);
+  target.addEventListener("pointerleave", (event) => { if (event.pointerType !== "touch") leave(); });
+}
+
+document.addEventListener("pointerdown", (event) => {
+  if (followed && !followed.target.contains(event.target)) followed.leave();
+});
+
 // Charts of lines
 
 function ticks(low, high, count) {
@@ -120,7 +139,7 @@ function lineChart(container, series, { log = false, top = null, unit = "" } = {
   picture.append(inner, cursor);
   container.append(picture);
 
-  picture.addEventListener("pointermove", (event) => {
+  follow(picture, (event) => {
     const box = picture.getBoundingClientRect();
     const share = ((event.clientX - box.left) / box.width * width - left) / (width - left - right);
     const wanted = first + clamp(share, 0, 1) * (last - first);
@@ -136,8 +155,7 @@ function lineChart(container, series, { log = false, top = null, unit = "" } = {
     cursor.setAttribute("x2", px(best));
     cursor.setAttribute("visibility", "visible");
     showTip(event, [...(series[0].labels ? [] : [`iteration ${best}`]), ...lines].join("\n"));
-  });
-  picture.addEventListener("pointerleave", () => {
+  }, () => {
     cursor.setAttribute("visibility", "hidden");
     hideTip();
   });
@@ -371,9 +389,8 @@ function drawConfusion() {
     mark();
     if (here) showTip(event, describe(here)); else hideTip();
   };
-  canvas.addEventListener("pointermove", point);
-  canvas.addEventListener("pointerdown", point);
-  canvas.addEventListener("pointerleave", () => { here = null; mark(); hideTip(); });
+  const leave = () => { here = null; mark(); hideTip(); };
+  follow(canvas, point, leave);
   canvas.addEventListener("click", (event) => { const at = cellAt(event); if (at) choose(order[at[0]]); });
   canvas.addEventListener("keydown", (event) => {
     const step = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] }[event.key];
@@ -385,7 +402,7 @@ function drawConfusion() {
     const box = canvas.getBoundingClientRect();
     showTip({ clientX: box.left + margin + here[1] * cell, clientY: box.top + here[0] * cell }, describe(here));
   });
-  canvas.addEventListener("blur", () => { here = null; mark(); hideTip(); });
+  canvas.addEventListener("blur", leave);
   document.getElementById("order").addEventListener("change", (event) => {
     order = names.map((_, k) => k).sort(orders[event.target.value]);
     draw();
@@ -436,8 +453,7 @@ function drawReliability() {
           style: "stroke:var(--bad);stroke-width:3" }),
         svg("rect", { x, y: height - 22 - counts * bin.videos / most, width: w, height: counts * bin.videos / most,
           style: "fill:var(--faint);opacity:.6" }));
-      bars.addEventListener("pointermove", (event) => showTip(event, said));
-      bars.addEventListener("pointerleave", hideTip);
+      follow(bars, (event) => showTip(event, said), hideTip);
       picture.append(bars);
     }
     picture.append(svg("line", { class: "ideal", x1: px(0), y1: py(0), x2: px(1), y2: py(1) }));
