@@ -20,7 +20,7 @@ from formats.caffe2_pickle import dump
 from models.attention_maps import nonlocal_blocks
 from models.model_builder_video import create_model
 from reports.run_page import PARTS
-from reports.video_scores import read_results
+from reports.video_scores import read_results, score_videos
 
 # Names that would do something if they were anything but text.
 HOSTILE = ["<script>hacked=1</script>", "</script><img src=x onerror=hacked=2>", "a & b \"c\" 'd' &lt;", "<!--<script>",
@@ -314,6 +314,24 @@ def test_what_is_missing_is_left_out_and_says_why(names, words, part, why, run, 
     assert output == f"Left out: {part}: {fill_in(why)}\nReport saved to: {folder}/report.html\n"
     page = (folder / "report.html").read_text()
     assert f"left out: {fill_in(why)}.".replace("'", "&#39;").replace("<", "&lt;").replace(">", "&gt;") in page
+
+
+def test_a_test_without_a_training_and_a_training_without_anything(run, tmp_path, call_tool, browser):
+    folder = copied(run, tmp_path / "a", "results_probs.pkl", "gt.txt")
+    write_log(folder / "log.txt", {"CHECKPOINT.DIR": folder, "FILENAME_GT": folder / "gt.txt"}, steps=0,
+              report=score_videos(*read_results(folder / "results_probs.pkl"), LABELS, CLIPS))
+    assert "Left out: attention" in report(call_tool, folder)
+    page = browser.open(folder / "report.html")
+    assert page.text("#curves .missing, #speed .missing") == [
+        "Curves are left out: the log has no training.", "Speed is left out: the log has no times of steps."]
+    assert len(cells(page, "#by-class")) == 6 and page.complaints == []
+    line = next(line for line in (run / "log.txt").read_text().splitlines() if line.startswith("| Train"))
+    (folder / "log.txt").write_text(f"{line}\n")
+    (folder / "results_probs.pkl").unlink()
+    report(call_tool, folder)
+    page = browser.open(folder / "report.html")
+    assert len(page.text("section > .missing")) == 7 and page.complaints == []
+    assert page.value("document.querySelectorAll('.chart > svg').length") == 5
 
 
 def test_a_list_of_another_test_is_left_out_unless_it_was_asked_for(run, tmp_path, call_tool):

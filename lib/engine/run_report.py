@@ -27,6 +27,7 @@ from utils.visualize import as_label
 from video.video_facts import VideoFactsCache
 
 MISTAKES, CLOSEST, ATTENDED = 12, 6, 4  # videos
+EVALUATIONS = 500  # the last ones, as numbers
 
 
 class LeftOut(Exception):
@@ -107,7 +108,7 @@ def what_the_log_says(run: RunFolder) -> dict[str, Any]:
         "written": datetime.fromtimestamp(run.log_file.stat().st_mtime).strftime("%Y-%m-%d %H:%M"),
         "facts": {key: as_label(text, longest=300) for key, text in log.facts.items()},
         "progress": log.train[-1] if log.train else None, "logged": log.report,
-        "evaluations": tables.evaluation_rows(log), "best": tables.best_evaluation(log),
+        "evaluations": tables.evaluation_rows(log)[-EVALUATIONS:], "best": tables.best_evaluation(log),
         "speed": speed, "clips_per_second": clips_per_second(run, speed),
         "scoring": measure([line.time for line in log.batches]), "options": tables.option_rows(run.options),
     }
