@@ -75,6 +75,14 @@ def half_a_checkpoint(path, job):
     path.write_bytes(job.weights.read_bytes()[:100_000])
 
 
+def log_of_the_job(path, job):
+    path.write_text(job.output)
+
+
+def scores_of_the_job(path, job):
+    shutil.copy(job.folder / path.name, path)
+
+
 def checkpoint_without_rate(path, job):
     dump({name: value for name, value in load(job.weights)["blobs"].items() if name != "lr"}, path)
 
@@ -780,6 +788,28 @@ LOOKING = {
         "blob 'pool6': not in this network; near ones: pool5, pool2, pool1", {}),
     "report of nothing": (
         "report_test {tmp}/r.pkl --truth {tmp}/t.txt", "{tmp}/r.pkl: cannot read: No such file or directory", {}),
+    "report of a run that is not there": (
+        "report_run {tmp}/r", "{tmp}/r: expected the folder of a run (its CHECKPOINT.DIR), got none", {}),
+    "report of a log": ("report_run {log}", "{log}: expected the folder of a run (its CHECKPOINT.DIR), got a file", {}),
+    "report of a folder without a log": (
+        "report_run {tmp}",
+        "{tmp}: expected the folder of a run, with the log.txt that the scripts write, found none", {}),
+    "report of an empty log": ("report_run {tmp}/f", f"{{tmp}}/f/log.txt: {NO_LOG}", {"f/log.txt": ""}),
+    "report of damaged scores": (
+        "report_run {tmp}/f",
+        "{tmp}/f/results_scores.h5: damaged: 1 of 90 rows (first row 7); the same test, started again, computes them "
+        "again", {"f/log.txt": log_of_the_job, "f/results_scores.h5": scores_with_a_damaged_row}),
+    "report with the list of other videos": (
+        "report_run {tmp}/f --truth {tmp}/l.txt",
+        "{tmp}/f/results_probs.pkl: expected video indices 0 to 0, as {tmp}/l.txt has 1 lines, got 0 to 2",
+        {"f/log.txt": log_of_the_job, "f/results_probs.pkl": scores_of_the_job, "l.txt": "a.mp4 0\n"}),
+    "report with the names of other classes": (
+        "report_run {tmp}/f --classes {tmp}/n.txt",
+        "{tmp}/n.txt: expected names for the classes 0 to 9, got 1",
+        {"f/log.txt": log_of_the_job, "f/results_probs.pkl": scores_of_the_job, "n.txt": "one\n"}),
+    "no folder for the report": (
+        "report_run {tmp}/f --output {tmp}/no/r.html", "{tmp}/no/r.html: cannot be written: No such file or directory",
+        {"f/log.txt": log_of_the_job}),
     "a checkpoint made of nothing": (
         "export_model --format pkl --output {tmp}/o.pkl {job}",
         "TEST.PARAMS_FILE is not set: give the weights to export", {}),
