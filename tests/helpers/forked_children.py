@@ -110,7 +110,5 @@ def run_script(words):
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
-        for thread in threading.enumerate():  # as at the end of any other process
-            if not thread.daemon and thread is not threading.current_thread():
-                thread.join()
+        threading._shutdown()  # as at the end of any other process: its threads are told to end, and waited for
         os._exit(status)
