@@ -357,7 +357,7 @@ def one_run(job, zygote, number, out, log, variant, kills, rng, durations, expec
                 moment = send(job, run, number, out, log, before, rng)
         status = run.wait()
         hits += moment is not None
-        last = log.read_text()[before:].splitlines()[-1:] if log.exists() else []
+        last = text_from(log, before).splitlines()[-1:]
         if moment is None or moment.complete and status == 0:
             good = status == 0 or status == 1 and job.clear_the_way(out, *last)
         elif number == signal.SIGKILL and status == 0:
@@ -385,6 +385,11 @@ def one_run(job, zygote, number, out, log, variant, kills, rng, durations, expec
     return hits, None if job.reported(log) == reported else "the log differs"
 
 
+def text_from(log, place):
+    """What a log has from a byte on; progress bars have characters of several bytes."""
+    return log.read_bytes()[place:].decode() if log.exists() else ""
+
+
 def await_moment(job, run, out, rng, duration):
     """Wait for a random moment of a run; False if the run ends first."""
     if job.leftovers and rng.random() < 0.3:
@@ -409,7 +414,7 @@ def send(job, run, number, out, log, before, rng):
         if facts["State"].split()[0] == "Z":
             return None
         caught = bool(int(facts["SigCgt"], 16) >> (number - 1) & 1)
-        return Moment(caught, job.is_complete(out, log.read_text()[before:] if log.exists() else ""))
+        return Moment(caught, job.is_complete(out, text_from(log, before)))
     except FileNotFoundError:
         return None
     finally:
