@@ -1,10 +1,13 @@
 """Shared fixtures: the repository, the full reference numbers if available, and small jobs that many tests use."""
 
+import fcntl
 import logging
 import os
+import pickle
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 # Before PyTorch is loaded: threads that wait at a barrier leave the core to the other processes of the tests.
@@ -72,15 +75,34 @@ def bare_python2():
 
 
 @pytest.fixture(scope="session")
-def tiny_data(tmp_path_factory):
-    """Folder of small videos, lists and LMDBs (see legacy_run.make_data)."""
-    return legacy_run.make_data(tmp_path_factory.mktemp("data"))
+def once(tmp_path_factory):
+    """Make something for all processes of pytest-xdist: (name, make) -> make(folder), of which only one is called."""
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+
+    def once(name, make):
+        with open(shared / f"{name}.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            made = shared / f"{name}.made"
+            if not made.exists():
+                result = make(Path(tempfile.mkdtemp(prefix=name, dir=shared)))
+                made.write_bytes(pickle.dumps(result))
+            return pickle.loads(made.read_bytes())
+
+    return once
 
 
 @pytest.fixture(scope="session")
-def job(tiny_data, tmp_path_factory):
-    """A tiny training run, shared by all tests (legacy_run.Job)."""
-    return legacy_run.run_job(tiny_data, tmp_path_factory.mktemp("job"))
+def tiny_data(once):
+    """Folder of small videos, lists and LMDBs (see legacy_run.make_data). Not to be changed."""
+    return once("data", legacy_run.make_data)
+
+
+@pytest.fixture(scope="session")
+def job(tiny_data, once):
+    """A tiny training run, shared by all tests (legacy_run.Job). Not to be changed."""
+    return once("job", lambda folder: legacy_run.run_job(tiny_data, folder))
 
 
 @pytest.fixture(scope="session")
@@ -99,12 +121,14 @@ def data(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def undisturbed(zygote, data, tmp_path_factory):
-    """Folder of an undisturbed run of tiny_job in one process, without evaluations."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    words = tiny_job.command(REPO, data, folder, TRAIN__EVAL_PERIOD=1000)
-    assert zygote.run(words, folder / "log.txt") == 0, (folder / "log.txt").read_text()
-    return folder
+def undisturbed(zygote, data, once):
+    """Folder of an undisturbed run of tiny_job in one process, without evaluations. Not to be changed."""
+    def make(folder):
+        words = tiny_job.command(REPO, data, folder, TRAIN__EVAL_PERIOD=1000)
+        assert zygote.run(words, folder / "log.txt") == 0, (folder / "log.txt").read_text()
+        return folder
+
+    return once("undisturbed", make)
 
 
 @pytest.fixture

@@ -3,20 +3,21 @@
 import os
 import re
 import shutil
-import subprocess
-import sys
 
 import pytest
 import torch
 from video_files import make_videos
 
 
-def run(repo, *words):
-    done = subprocess.run(
-        [sys.executable, *words], cwd=repo / "tests" / "bench", capture_output=True, text=True, timeout=120
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+@pytest.fixture
+def run(zygote, tmp_path_factory):
+    """Run a program of tests/bench: its words -> its status, standard output and error."""
+    def run(script, *words):
+        output, errors = (tmp_path_factory.mktemp("log") / name for name in ("output", "errors"))
+        run = zygote.start([f"tests/bench/{script}.py", *words], output, errors=errors)
+        return run.wait(), output.read_text(), errors.read_text()
+
+    return run
 
 
 @pytest.mark.parametrize(
@@ -39,31 +40,32 @@ def run(repo, *words):
         ),
     ],
 )
-def test_a_benchmark_prints_its_table(repo, tmp_path, script, words, rows):
+def test_a_benchmark_prints_its_table(run, tmp_path, script, words, rows):
     make_videos(tmp_path, 1, sizes=[(70, 64, 96)])
-    printed = run(repo, f"{script}.py", *words, "--videos", str(tmp_path))
+    status, printed, errors = run(script, *words, "--videos", tmp_path)
+    assert status == 0, errors
     for row in rows:
         assert re.search(rf"^{row} .*\d", printed, re.MULTILINE), printed
 
 
 @pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="no ffmpeg here")
-def test_the_benchmark_of_rescaled_videos_prints_its_table(repo, tmp_path):
+def test_the_benchmark_of_rescaled_videos_prints_its_table(run, tmp_path):
     make_videos(tmp_path, 1, sizes=[(70, 64, 96)])
-    words = ["--repetitions", "1", "--videos", str(tmp_path), "--options", "x264's defaults"]
-    printed = run(repo, "bench_for_clips.py", *words)
+    words = ["--repetitions", "1", "--videos", tmp_path, "--options", "x264's defaults"]
+    status, printed, errors = run("bench_for_clips", *words)
+    assert status == 0, errors
     assert re.search(r"^x264's defaults +1\.00 +1\.00 .*\d$", printed, re.MULTILINE), printed
 
 
-def test_a_benchmark_without_videos_says_so(repo, tmp_path):
-    done = subprocess.run(
-        [sys.executable, repo / "tests/bench/bench_decode.py", "--videos", tmp_path], capture_output=True, text=True
-    )
-    assert done.returncode == 1 and done.stderr == f"no readable video in {tmp_path}\n"
+def test_a_benchmark_without_videos_says_so(run, tmp_path):
+    status, _, errors = run("bench_decode", "--videos", tmp_path)
+    assert status == 1 and errors == f"no readable video in {tmp_path}\n"
 
 
-def test_loader_survives_a_short_soak(repo):
+def test_loader_survives_a_short_soak(run):
     """With good, damaged and bad videos, memory stays flat, nothing is left over, and all counts are right."""
-    printed = run(repo, "soak_loader.py", "--minutes", "0.1")
+    status, printed, errors = run("soak_loader", "--minutes", "0.1")
+    assert status == 0, errors
     assert "Flat, nothing left over, all counts right" in printed
     rows = re.findall(r"^[\d.]+ +\d+ +(\d+) +[\d.]+$", printed, re.MULTILINE)  # fewer beside other processes
     assert len(rows) >= 2, printed

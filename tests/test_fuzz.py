@@ -5,28 +5,29 @@ import contextlib
 import os
 import re
 import signal
-import subprocess
-import sys
 from dataclasses import dataclass
 
 import fuzzing
 import pytest
 
 
-def run(repo, *words):
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    command = [sys.executable, *words]
-    done = subprocess.run(command, cwd=repo, capture_output=True, text=True, env=environment, timeout=120)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return [line.split() for line in done.stdout.splitlines()]
+@pytest.fixture
+def run(zygote, tmp_path):
+    """Run a program of this folder: its words -> the words of each line of its output."""
+    def run(*words):
+        output, errors = tmp_path / "output", tmp_path / "errors"
+        assert zygote.start(words, output, errors=errors).wait() == 0, output.read_text() + errors.read_text()
+        return [line.split() for line in output.read_text().splitlines()]
+
+    return run
 
 
 @pytest.mark.parametrize(("area", "count"), [
     ("pickles", 2000), ("records", 8000), ("yaml", 150), ("lists", 1000), ("scores", 200), ("videos", 40),
     ("unusual", 40),
 ])
-def test_hostile_inputs_are_read_correctly_or_refused(repo, area, count):
-    _, row = run(repo, "tests/fuzz.py", area, "--count", str(count), "--seed", "1")
+def test_hostile_inputs_are_read_correctly_or_refused(run, area, count):
+    _, row = run("tests/fuzz.py", area, "--count", str(count), "--seed", "1")
     tried, right, refused, *violations = map(int, row[1:8])
     assert row[0] == area and tried == count and violations == [0, 0, 0, 0]
     # Both hostile and valid inputs occur.
@@ -132,8 +133,8 @@ def test_crashes_and_uninterruptible_hangs_are_counted(tmp_path):
     assert (counters["right"], counters["crashes"], counters["hangs"]) == (2, 1, 1)
 
 
-def test_killed_jobs_survive(repo):
-    _, *rows = run(repo, "tests/kill_runs.py", "--kills", "4", "--job", "lmdb", "convert", "--seed", "1")
+def test_killed_jobs_survive(run):
+    _, *rows = run("tests/kill_runs.py", "--kills", "4", "--job", "lmdb", "convert", "--seed", "1")
     assert [row[:2] for row in rows] == [[job, number] for job in ("lmdb", "convert")
                                          for number in ("SIGKILL", "SIGTERM")]
     assert all(row[2] == row[4] == "2" for row in rows)

@@ -884,7 +884,6 @@ def filled_in(tmp_path, job):
     """Replaces {tmp}, {data}, ... in a text."""
     results = job.folder / "results_probs.pkl"
     log = job.folder / "log.txt"
-    log.write_text(job.output)
     words = shlex.join(legacy_run.words(job.data, tmp_path / "run"))
     test = f"{words} DATADIR {job.data}/lmdb TEST.PARAMS_FILE {job.weights} TEST.TEST_FULLY_CONV True"
     values = {"{tmp}": tmp_path, "{data}": job.data, "{weights}": job.weights, "{log}": log, "{results}": results,

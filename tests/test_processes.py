@@ -32,7 +32,7 @@ def assert_same_bytes(one, other):
         assert np.asarray(one[name]).tobytes() == np.asarray(other[name]).tobytes(), name
 
 
-def run_tool(words, timeout=120, **environment):
+def run_tool(words, timeout=600, **environment):
     """Run a tool like a user: (status, standard output, standard error)."""
     tool = f"tools/{words[0]}.py"
     process = subprocess.run([sys.executable, tool, *words[1:]], capture_output=True, text=True, timeout=timeout,
@@ -43,19 +43,16 @@ def run_tool(words, timeout=120, **environment):
 # ------------------------------------------------------------------------------------------ number of processes
 
 
-def test_four_replicas_agree_in_one_two_and_four_processes(repo, data, tmp_path, monkeypatch):
-    monkeypatch.chdir(repo)
+def test_four_replicas_agree_in_one_two_and_four_processes(zygote, repo, data, tmp_path):
     runs = {}
     for name, processes in (("one", 1), ("two", 2), ("four", 4)):
-        folder = tmp_path / name
+        folder, log = tmp_path / name, tmp_path / f"{name}.txt"
         words = tiny_job.command(
             repo, data, folder, NUM_GPUS=4, NUM_PROCESSES=processes, SOLVER__MAX_ITER=3, TRAIN__EVAL_PERIOD=1,
             TRAIN__BATCH_SIZE=4, TEST__BATCH_SIZE=4, TRAIN__COMPUTE_PRECISE_BN=False, SOLVER__BASE_LR=0.0001,
             SOLVER__STEP_SIZES="[9]")
-        status, output, errors = run_tool(words, OMP_NUM_THREADS="1")
-        assert status == 0, errors
-        (folder / "log.txt").write_text(output)
-        runs[name] = (tiny_job.stats(folder / "log.txt"), blobs(folder, 3))
+        assert zygote.run(words, log, children=processes if processes > 1 else 0) == 0, log.read_text()
+        runs[name] = (tiny_job.stats(log), blobs(folder, 3))
     losses, weights = runs["one"]
     for name in ("two", "four"):
         for it in range(1, 4):
@@ -68,14 +65,13 @@ def test_four_replicas_agree_in_one_two_and_four_processes(repo, data, tmp_path,
             assert np.mean(errors > 1e-5) <= 1e-3 and errors.max() <= 1e-4, blob
 
 
-def test_torchrun_gives_the_same_result_as_the_tools_launcher(repo, data, tmp_path, monkeypatch):
+def test_torchrun_gives_the_same_result_as_the_tools_launcher(zygote, repo, data, tmp_path, monkeypatch):
     monkeypatch.chdir(repo)
     own, torchrun = (tiny_job.command(repo, data, tmp_path / name, NUM_PROCESSES=2, SOLVER__MAX_ITER=3,
                                       TRAIN__TEST_AFTER_TRAIN=True) for name in ("own", "torchrun"))
-    status, _, errors = run_tool(own)
-    assert status == 0, errors
+    assert zygote.run(own, tmp_path / "log.txt", children=2) == 0, (tmp_path / "log.txt").read_text()
     subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
-                    "tools/train_net_video.py", *torchrun[1:]], check=True, capture_output=True, timeout=120)
+                    "tools/train_net_video.py", *torchrun[1:]], check=True, capture_output=True, timeout=600)
     assert_same_bytes(blobs(tmp_path / "own", 3), blobs(tmp_path / "torchrun", 3))
     assert (tmp_path / "own" / "results_probs.pkl").read_bytes() == \
         (tmp_path / "torchrun" / "results_probs.pkl").read_bytes()
@@ -83,10 +79,11 @@ def test_torchrun_gives_the_same_result_as_the_tools_launcher(repo, data, tmp_pa
 
 def test_only_the_root_logs_and_it_logs_everything(repo, data, tmp_path, monkeypatch):
     monkeypatch.chdir(repo)
-    words = tiny_job.command(repo, data, tmp_path / "run", NUM_PROCESSES=2, TRAIN__TEST_AFTER_TRAIN=True)
+    words = tiny_job.command(repo, data, tmp_path / "run", NUM_PROCESSES=2, SOLVER__MAX_ITER=4, TRAIN__EVAL_PERIOD=2,
+                             TRAIN__TEST_AFTER_TRAIN=True)
     status, output, errors = run_tool(words)
     assert status == 0, errors
-    assert len(re.findall(r"^\| Train ETA", output, re.MULTILINE)) == 6
+    assert len(re.findall(r"^\| Train ETA", output, re.MULTILINE)) == 4
     assert len(re.findall(r"^\| Test:", output, re.MULTILINE)) == 4  # two evaluations of two batches
     assert output.count("Training with config:") == 2  # once each by the training and the test
     assert len(re.findall("Bad video .*gone.mp4", output)) == 2  # once in the training, once in the test
@@ -134,29 +131,43 @@ def random_signal(number, times, folder, seed):
     return disturb
 
 
+# Of one clip an iteration. A killed run may have made no progress; the others suffice for this many kills.
+INTERRUPTED = {"CHECKPOINT__CHECKPOINT_PERIOD": 1, "SOLVER__MAX_ITER": 3 + KILLS,
+               "SOLVER__STEP_SIZES": f"[2,2,{KILLS}]", "NUM_GPUS": 1, "TRAIN__BATCH_SIZE": 1}
+
+
+@pytest.fixture(scope="module")
+def whole(zygote, repo, data, tmp_path_factory):
+    """Folder of a training with the options INTERRUPTED that nothing interrupts, and its log."""
+    folder = tmp_path_factory.mktemp("whole")
+    assert zygote.run(tiny_job.command(repo, data, folder, **INTERRUPTED), folder / "log.txt") == 0
+    return folder, folder / "log.txt"
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_an_interrupted_training_gives_the_same_result(number, zygote, repo, data, tmp_path, capsys):
+def test_an_interrupted_training_gives_the_same_result(number, zygote, repo, data, whole, tmp_path, capsys):
     kills = KILLS if number == signal.SIGKILL else max(2, KILLS // 2)
-    # A killed run may have made no progress; the others suffice for this many kills.
-    options = {"CHECKPOINT__CHECKPOINT_PERIOD": 1, "SOLVER__MAX_ITER": 3 + kills,
-               "SOLVER__STEP_SIZES": f"[2,2,{kills}]", "NUM_GPUS": 1, "TRAIN__BATCH_SIZE": 1}
-    whole, ended = tmp_path / "whole", tmp_path / "ended"
-    assert zygote.run(tiny_job.command(repo, data, whole, **options), tmp_path / "whole.txt") == 0
-    words = tiny_job.command(repo, data, ended, **options)
+    (whole, log_of_whole), ended = whole, tmp_path / "ended"
+    words = tiny_job.command(repo, data, ended, **INTERRUPTED)
     done = train_until_done(zygote, words, tmp_path / "ended.txt", random_signal(number, kills, ended, int(number)))
     assert done >= kills // 2
-    assert_same_bytes(blobs(ended, 3 + kills), blobs(whole, 3 + kills))
+    assert_same_bytes(blobs(ended, 3 + KILLS), blobs(whole, 3 + KILLS))
     assert tiny_job.values_of(tiny_job.stats(tmp_path / "ended.txt")) == \
-        tiny_job.values_of(tiny_job.stats(tmp_path / "whole.txt"))
+        tiny_job.values_of(tiny_job.stats(log_of_whole))
     with capsys.disabled():
         print(f"\n{signal.Signals(number).name}: {kills} tried, {done} hit a running training, all survived")
 
 
-def test_a_signal_leaves_a_checkpoint_and_a_distinct_status(zygote, repo, data, undisturbed, tmp_path):
-    words = tiny_job.command(repo, data, tmp_path, CHECKPOINT__CHECKPOINT_PERIOD=-1)
+# Without what takes time and matters not everywhere.
+CHEAP = {"NUM_GPUS": 1, "TRAIN__BATCH_SIZE": 1, "SOLVER__MAX_ITER": 4, "TRAIN__COMPUTE_PRECISE_BN": False,
+         "TRAIN__EVAL_PERIOD": 1000}
+
+
+def test_a_signal_leaves_a_checkpoint_and_a_distinct_status(zygote, repo, data, tmp_path):
+    words = tiny_job.command(repo, data, tmp_path, CHECKPOINT__CHECKPOINT_PERIOD=-1, **CHEAP)
     run = zygote.start(words, tmp_path / "log.txt")
     log = tmp_path / "log.txt"
-    while not log.exists() or "Iters [2/6]" not in log.read_text():
+    while not log.exists() or "Iters [2/4]" not in log.read_text():
         assert run.wait(0.02) is None
     run.kill(signal.SIGTERM)
     assert run.wait() == EXIT_INTERRUPTED
@@ -165,14 +176,14 @@ def test_a_signal_leaves_a_checkpoint_and_a_distinct_status(zygote, repo, data, 
     assert len(saved) == 1
     assert zygote.run(words, tmp_path / "log.txt") == 0
     text = (tmp_path / "log.txt").read_text()
-    assert [int(n) for n in re.findall(r"Iters \[(\d)/6\]", text)] == [1, 2, 3, 4, 5, 6]
+    assert [int(n) for n in re.findall(r"Iters \[(\d)/4\]", text)] == [1, 2, 3, 4]
 
 
 def test_only_the_last_checkpoints_are_kept(zygote, repo, data, tmp_path):
-    words = tiny_job.command(repo, data, tmp_path, CHECKPOINT__CHECKPOINT_PERIOD=1, CHECKPOINT__KEEP_LAST=2)
+    words = tiny_job.command(repo, data, tmp_path, CHECKPOINT__CHECKPOINT_PERIOD=1, CHECKPOINT__KEEP_LAST=2, **CHEAP)
     assert zygote.run(words, tmp_path / "log.txt") == 0
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == \
-        ["c2_model_iter5.options.json", "c2_model_iter5.pkl", "c2_model_iter6.options.json", "c2_model_iter6.pkl"]
+        ["c2_model_iter3.options.json", "c2_model_iter3.pkl", "c2_model_iter4.options.json", "c2_model_iter4.pkl"]
 
 
 # ---------------------------------------------------------------------------------------------------- the test
@@ -248,8 +259,8 @@ def test_scores_of_a_different_test_are_not_mixed_in(what, change, zygote, repo,
 
 def test_a_longer_training_after_an_interrupted_test(zygote, repo, data, tmp_path):
     folder, log = tmp_path / "run", tmp_path / "log.txt"
-    words = {n: tiny_job.command(repo, data, folder, SOLVER__MAX_ITER=n, TRAIN__COMPUTE_PRECISE_BN=False,
-                                 TRAIN__EVAL_PERIOD=1000, TRAIN__TEST_AFTER_TRAIN=True) for n in (1, 2)}
+    words = {n: tiny_job.command(repo, data, folder, TRAIN__TEST_AFTER_TRAIN=True, **CHEAP | {"SOLVER__MAX_ITER": n})
+             for n in (1, 2, 3)}
     interrupted_test(zygote, words[1], log)
     log.unlink()
     assert zygote.run(words[2], log) == 0
@@ -260,8 +271,7 @@ def test_a_longer_training_after_an_interrupted_test(zygote, repo, data, tmp_pat
     # And if it is damaged, that is said before the training.
     (folder / "results_scores.h5").write_bytes(b"damage")
     log.unlink()
-    longer = tiny_job.command(repo, data, folder, SOLVER__MAX_ITER=3, TRAIN__TEST_AFTER_TRAIN=True)
-    assert zygote.run(longer, log) == 1
+    assert zygote.run(words[3], log) == 1
     assert "results_scores.h5: expected an HDF5 file, the scores of a test" in log.read_text()
     assert "| Train" not in log.read_text()
 
@@ -298,31 +308,29 @@ def alive(pid):
 
 
 @pytest.fixture
-def two_processes(repo, data, tmp_path, monkeypatch):
-    """A training in two processes after two iterations: (Popen of the tool, pids of its workers, its log)."""
-    monkeypatch.chdir(repo)
+def two_processes(zygote, repo, data, tmp_path):
+    """A training in two processes after two iterations: (the tool, a zygote.Run; pids of its workers; its log)."""
     log = tmp_path / "log.txt"
     words = tiny_job.command(repo, data, tmp_path, NUM_PROCESSES=2, SOLVER__MAX_ITER=10000,
                              SOLVER__STEP_SIZES="[10000]", TRAIN__EVAL_PERIOD=10000)
-    with open(log, "w") as output:
-        process = subprocess.Popen([sys.executable, "-u", "tools/train_net_video.py", *words[1:]], stdout=output,
-                                   stderr=output)
-    while "Iters [2/" not in log.read_text():
-        assert process.poll() is None, log.read_text()
-        time.sleep(0.05)
-    workers = children_of(process.pid)
-    yield process, workers, log
-    for pid in [process.pid, *workers]:
+    run = zygote.start(words, log, children=2)
+    while not log.exists() or "Iters [2/" not in log.read_text():
+        assert run.wait(0.05) is None, log.read_text()
+    workers = children_of(run.pid)
+    assert len(workers) == 2
+    yield run, workers, log
+    run.kill()
+    for pid in workers:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-    process.wait()
+    run.wait()
 
 
 def test_a_killed_worker_ends_the_run(two_processes):
-    process, workers, log = two_processes
+    run, workers, log = two_processes
     os.kill(workers[-1], signal.SIGKILL)
     start = time.monotonic()
-    assert process.wait(20) == 1
+    assert run.wait(20) == 1
     assert time.monotonic() - start < 10
     errors = [line for line in log.read_text().splitlines() if "rror" in line]
     assert len(errors) == 1 and "was killed by SIGKILL" in errors[0], errors
@@ -331,8 +339,8 @@ def test_a_killed_worker_ends_the_run(two_processes):
 
 
 def test_no_orphans_when_the_launcher_is_killed(two_processes):
-    process, workers, _ = two_processes
-    process.kill()
+    run, workers, _ = two_processes
+    run.kill()
     deadline = time.monotonic() + 10
     while any(alive(pid) for pid in workers):
         assert time.monotonic() < deadline
@@ -340,29 +348,42 @@ def test_no_orphans_when_the_launcher_is_killed(two_processes):
 
 
 def test_ctrl_c_stops_all_processes_with_a_checkpoint(two_processes):
-    process, workers, log = two_processes
-    process.send_signal(signal.SIGINT)
-    assert process.wait(30) == EXIT_INTERRUPTED
+    run, workers, log = two_processes
+    run.kill(signal.SIGINT)
+    assert run.wait(30) == EXIT_INTERRUPTED
     assert "Saving model params" in log.read_text() and "Traceback" not in log.read_text()
     assert not any(alive(pid) for pid in workers)
 
 
+class Process:
+    """A tool as a process of its own, with what zygote.Run has."""
+
+    def __init__(self, repo, words, log):
+        with open(log, "w") as output:
+            self._process = subprocess.Popen([sys.executable, repo / f"tools/{words[0]}.py", *words[1:]], stdout=output,
+                                             stderr=output)
+        self.pid, self.kill = self._process.pid, self._process.send_signal
+
+    def wait(self, timeout=120):
+        try:
+            return self._process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            return None
+
+
 @pytest.mark.parametrize("moment", ["imports", "Iters [2/3]", "]: 0/"])
-def test_several_processes_stop_at_any_moment(moment, repo, data, tmp_path):
+def test_several_processes_stop_at_any_moment(moment, zygote, repo, data, tmp_path):
     """While they are started, in the training, and in the test after it."""
     folder, log = tmp_path / "run", tmp_path / "log.txt"
     words = tiny_job.command(repo, data, folder, NUM_PROCESSES=2, SOLVER__MAX_ITER=3, TRAIN__EVAL_PERIOD=1000,
                              CHECKPOINT__CHECKPOINT_PERIOD=-1, TRAIN__COMPUTE_PRECISE_BN=False,
                              TRAIN__TEST_AFTER_TRAIN=True)
-    with open(log, "w") as output:
-        process = subprocess.Popen([sys.executable, repo / "tools/train_net_video.py", *words[1:]], stdout=output,
-                                   stderr=output)
-    while not children_of(process.pid) if moment == "imports" else moment not in log.read_text():
-        assert process.poll() is None, log.read_text()
-        time.sleep(0.01)
-    workers = children_of(process.pid)
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(60) == EXIT_INTERRUPTED, log.read_text()
+    run = Process(repo, words, log) if moment == "imports" else zygote.start(words, log, children=2)
+    while not (children_of(run.pid) if moment == "imports" else log.exists() and moment in log.read_text()):
+        assert run.wait(0.01) is None, log.read_text()
+    workers = children_of(run.pid)
+    run.kill(signal.SIGTERM)
+    assert run.wait(60) == EXIT_INTERRUPTED, log.read_text()
     text = log.read_text()
     assert "Traceback" not in text and "error: " not in text
     assert not any(alive(pid) for pid in workers)
@@ -372,15 +393,15 @@ def test_several_processes_stop_at_any_moment(moment, repo, data, tmp_path):
     assert saved == ["c2_model_iter3.pkl"] or moment != "]: 0/"
 
 
-def test_a_port_in_use_is_an_error(repo, data, tmp_path, monkeypatch):
-    monkeypatch.chdir(repo)
+def test_a_port_in_use_is_an_error(zygote, repo, data, tmp_path):
+    log = tmp_path / "log.txt"
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
         words = tiny_job.command(repo, data, tmp_path, NUM_PROCESSES=2)
-        status, _, errors = run_tool(words, timeout=60, MASTER_PORT=str(port))
-    errors = [line for line in errors.splitlines() if line.startswith("error: ")]
+        status = zygote.run(words, log, prelude=f"import os; os.environ['MASTER_PORT'] = '{port}'", children=2)
+    errors = [line for line in log.read_text().splitlines() if line.startswith("error: ")]
     assert status == 1
     assert len(errors) == 1 and str(port) in errors[0] and "in use" in errors[0]
 
@@ -392,7 +413,7 @@ def test_a_full_disk_is_an_error(zygote, repo, data, tmp_path):
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", folder], capture_output=True).returncode:
         pytest.skip("mounting is not permitted")
     try:
-        words = tiny_job.command(repo, data, folder, CHECKPOINT__CHECKPOINT_PERIOD=2)
+        words = tiny_job.command(repo, data, folder, **CHEAP)
         log = tmp_path / "log.txt"
         (folder / "ballast").write_bytes(bytes(10 << 20))
         assert zygote.run(words, log) == 1

@@ -68,7 +68,7 @@ class Job:
     """A training run from LMDBs, including its final fully convolutional test, in its own process."""
 
     data: Path  # folder of lists, with LMDBs in data/lmdb
-    folder: Path  # CHECKPOINT.DIR
+    folder: Path  # CHECKPOINT.DIR, and the output in log.txt
     output: str
     errors: str
 
@@ -80,4 +80,5 @@ class Job:
 def run_job(data, folder):
     run = run_python("tools/train_net_video.py", *words(data / "lmdb", folder))
     assert run.returncode == 0, run.stderr + run.stdout[-3000:]
+    (folder / "log.txt").write_text(run.stdout)
     return Job(data, folder, run.stdout, run.stderr)
