@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The whole program on a small generated data set: videos, lists, LMDBs, training with non-local blocks, evaluation,
-# fully convolutional test, curves. Started again, it continues with what already exists. KEY VALUE words go to the
-# training tool.
+# fully convolutional test, curves, report. Started again, it continues with what already exists. KEY VALUE words go to
+# the training tool.
 bash "$(dirname "${BASH_SOURCE[0]}")/setup_env.sh" || exit
 source "$(dirname "${BASH_SOURCE[0]}")/_run.sh"
 
@@ -33,12 +33,14 @@ make_lmdb test create_video_lmdb_test_multicrop.py "$data/vallist.txt"
 weights=$(ls -t "$run"/checkpoints/c2_model_iter*.pkl | head -n 1)
 "$PYTHON" ../tools/visualize_attention.py --config_file ../configs/demo.yaml --output "$run/attention" \
     --video "$data/videos/val/updown/scene_0001.mp4" TEST.PARAMS_FILE "$weights"
+"$PYTHON" ../tools/report_run.py "$run" --classes "$data/videos/classids.json"
 
 cd ..
 run=data/checkpoints/run_demo
 echo
 echo "The demo is done. $(grep -o 'top-1 accuracy: .*' "$run/log.txt" | tail -n 1) on held-out videos;" \
     "chance is 20."
+echo "  report       $run/report.html (for a browser)"
 echo "  videos       data/demo/videos/{train,val}/<class>/"
 echo "  log          $run/log.txt"
 echo "  curves       $run/curves.png"

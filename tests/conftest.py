@@ -23,6 +23,15 @@ from utils import cli
 leave_out_amx()  # before any test has computed anything
 
 REPO = Path(__file__).resolve().parent.parent
+# The files that take longest. They come first, so that none is left for one core at the end (see scripts/run_tests.sh).
+LONG = ["processes", "bench", "features", "fuzz", "machines", "long_runs", "every_affinity", "mistakes", "visualize",
+        "make_motion_videos", "export_model", "walkthrough", "models", "downscale", "tensorboard_events", "affinities",
+        "agreement", "test_tool", "training_step", "inference", "kinetics_lists", "slurm"]
+
+
+def pytest_collection_modifyitems(items):
+    place = {f"test_{name}.py": number for number, name in enumerate(LONG)}
+    items.sort(key=lambda item: place.get(item.path.name, len(LONG)))
 
 
 @pytest.fixture(scope="session")
@@ -91,9 +100,10 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def undisturbed(zygote, data, tmp_path_factory):
-    """Folder of an undisturbed run of tiny_job in one process."""
+    """Folder of an undisturbed run of tiny_job in one process, without evaluations."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    assert zygote.run(tiny_job.command(REPO, data, folder), folder / "log.txt") == 0, (folder / "log.txt").read_text()
+    words = tiny_job.command(REPO, data, folder, TRAIN__EVAL_PERIOD=1000)
+    assert zygote.run(words, folder / "log.txt") == 0, (folder / "log.txt").read_text()
     return folder
 
 

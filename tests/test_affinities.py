@@ -78,7 +78,11 @@ def test_the_transformed_network_predicts_the_same(case):
     torch.testing.assert_close(for_inference(model)(x), model(x), rtol=0, atol=1e-5)
 
 
-def test_weights_survive_both_kinds_of_file(case, tmp_path):
+# A span has no weights.
+@pytest.mark.parametrize("grouped", [False, True])
+@pytest.mark.parametrize("affinity", AFFINITIES)
+def test_weights_survive_both_kinds_of_file(affinity, grouped, tmp_path):
+    case = (affinity, "spacetime", grouped)
     model = network(*case)
     history = {name: torch.zeros(1) for name in model_blobs(model)}
     save_checkpoint(tmp_path / "w.pkl", model, history, 0.1, 1)
@@ -110,13 +114,18 @@ def test_operations_are_those_of_the_pairs_that_attend(case):
     assert count_operations(model, shape_for(grouped))[0] - count_operations(bare, shape_for(grouped))[0] == expected
 
 
-@pytest.mark.parametrize(("affinity", "reach", "grouped"), [
-    ("gaussian", "time", False), ("concatenation", "space", False)])  # test_export_model has the embedded ones
-def test_affinities_can_be_exported(affinity, reach, grouped, tmp_path):
-    model = network(affinity, reach, grouped)
-    x = torch.randn(2, *shape_for(grouped), generator=torch.Generator().manual_seed(0))
-    write_torch_program(model, x, tmp_path / "m.pt2")
-    assert largest_difference(model, read_torch_program(tmp_path / "m.pt2"), shape_for(grouped), (3,)) <= 1e-5
+@pytest.mark.parametrize("reach", SPANS)
+@pytest.mark.parametrize("affinity", AFFINITIES)
+def test_affinities_can_be_exported(affinity, reach, tmp_path):
+    """A block alone; test_export_model has whole networks."""
+    torch.manual_seed(0)
+    block = NonLocalBlock(8, 4, affinity=affinity, reach=reach).eval()
+    shape = (8, 4, 6, 6)
+    x = torch.randn(2, *shape)
+    write_torch_program(block, x, tmp_path / "m.pt2")
+    found = read_torch_program(tmp_path / "m.pt2")
+    assert not torch.equal(block(x), x)
+    assert largest_difference(block, found, shape, (3,)) <= 1e-5
 
 
 class Cosine(EmbeddedGaussian):

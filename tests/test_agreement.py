@@ -1,17 +1,15 @@
 """Processes that start differently: what they compare, and what all take from the root. Real processes, with gloo."""
 
 import json
-import os
 import re
 import shutil
 import socket
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import tiny_job
 from video_files import write_items, write_list
+from zygote import FOR_SEVERAL_PROCESSES
 
 from data.lmdb_writer import train_items
 from formats.caffe2_pickle import dump, load
@@ -22,6 +20,8 @@ CHEAP = {"TRAIN__COMPUTE_PRECISE_BN": False, "TRAIN__EVAL_PERIOD": 1000, "JOIN_S
 @pytest.fixture
 def run_both(zygote, tmp_path):
     """Run two command lines as the processes 0 and 1 of a run, in given folders: -> their statuses and logs."""
+    zygote.prepare(*FOR_SEVERAL_PROCESSES)
+
     def run(*commands, folders=(".", ".")):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
@@ -158,8 +158,7 @@ def test_the_weights_of_a_test_are_the_roots(run_both, zygote, repo, data, undis
 
 
 PROGRAM = """
-import json, sys
-sys.path.insert(0, sys.argv[1])
+import json
 import torch
 from engine.agreement import agree, tensor_digest
 from engine.joining import Place, join_processes
@@ -197,14 +196,11 @@ print(json.dumps(results))
 """
 
 
-def test_means(repo):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    meeting = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": "lo"}
-    processes = [subprocess.Popen([sys.executable, "-c", PROGRAM, repo / "lib"], stdout=subprocess.PIPE, text=True,
-                                  env=os.environ | meeting | {"RANK": str(rank)}) for rank in range(2)]
-    first, second = (json.loads(process.communicate(timeout=60)[0].splitlines()[-1]) for process in processes)
+def test_means(run_both, tmp_path):
+    (tmp_path / "program.py").write_text(PROGRAM)
+    statuses, logs = run_both(*2 * [[tmp_path / "program.py"]])
+    assert statuses == [0, 0], logs
+    first, second = (json.loads(log.splitlines()[-1]) for log in logs)
     assert first == second
     host = socket.gethostname()
     ending = "expected the same options and data for all processes of a run"

@@ -15,7 +15,6 @@ import pytest
 import reference_recipe as recipe
 import torch
 from video_files import write_list
-from zygote import Zygote
 
 import extract_features
 from core.config import load_config
@@ -218,12 +217,6 @@ def test_mistakes_are_one_line(job, call_tool, tmp_path):
         status, _, errors = call_tool(extract_features, *words(job, tmp_path, *own, **options))
         assert status == 1 and re.fullmatch(f"error: {expected}.*\n", errors), errors
     assert not (tmp_path / "features.h5").exists()
-
-
-@pytest.fixture(scope="module")
-def zygote():
-    with Zygote() as running:
-        yield running
 
 
 @pytest.mark.parametrize("average", [False, True])

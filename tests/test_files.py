@@ -9,7 +9,7 @@ import threading
 import pytest
 
 from utils.errors import UserError
-from utils.files import atomic_file, atomic_write, clear_leftovers, temporary_name
+from utils.files import atomic_file, atomic_write, check_writable, clear_leftovers, growing_file, temporary_name
 
 
 def test_atomic_write(tmp_path):
@@ -36,6 +36,53 @@ def test_atomic_write_without_space(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=message), atomic_write(tmp_path / "x") as file:
         file.write(b"text")
     assert os.listdir(tmp_path) == []
+
+
+def test_a_growing_file(tmp_path):
+    path, link = tmp_path / "rows", tmp_path / "link"
+    path.write_text("old")
+    link.symlink_to("rows")
+    with pytest.raises(ZeroDivisionError), growing_file(link) as write:
+        assert path.read_bytes() == b""
+        write(b"one\n")
+        write(b"two\n")
+        assert path.read_bytes() == b"one\ntwo\n"
+        raise ZeroDivisionError
+    assert path.read_bytes() == b"one\ntwo\n" and link.is_symlink()
+    with pytest.raises(UserError, match="no/file: cannot be written: No such"), growing_file(tmp_path / "no/file"):
+        pass
+    with pytest.raises(UserError, match="cannot be written: Is a directory"), growing_file(tmp_path):
+        pass
+    with pytest.raises(UserError, match="full: cannot be written: No space left"), growing_file("/dev/full") as write:
+        write(b"text")
+
+
+def test_a_growing_file_without_space_holds_what_was_written(tmp_path, monkeypatch):
+    system_write = os.write
+
+    def write_some(descriptor, content):
+        if b"three" in bytes(content):
+            return system_write(descriptor, content[:2])
+        if b"ree" in bytes(content):
+            raise OSError(28, "No space left on device")
+        return system_write(descriptor, content)
+
+    monkeypatch.setattr(os, "write", write_some)
+    with pytest.raises(UserError, match="rows: cannot be written: No space"), growing_file(tmp_path / "rows") as write:
+        write(b"one\n")
+        write(b"three\n")
+    assert (tmp_path / "rows").read_bytes() == b"one\n"
+
+
+def test_a_file_that_could_not_be_written_later(tmp_path):
+    check_writable(tmp_path / "file")
+    assert os.listdir(tmp_path) == []
+    (tmp_path / "file").write_text("old")
+    check_writable(tmp_path / "file")
+    assert os.listdir(tmp_path) == ["file"] and (tmp_path / "file").read_text() == "old"
+    for path, reason in ((tmp_path / "no/file", "No such file"), (tmp_path, "Is a directory")):
+        with pytest.raises(UserError, match=f"cannot be written: {reason}"):
+            check_writable(path)
 
 
 def test_a_link_stays_and_its_file_is_replaced_on_its_own_disk(tmp_path):

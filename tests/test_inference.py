@@ -85,7 +85,7 @@ def test_folding_in_float64_is_exact():
 @torch.inference_mode()
 def test_bfloat16_stays_near_and_its_classifier_is_float32():
     model = filled(MODEL__VIDEO_ARC_CHOICE=2)
-    x = clips(4, n=2)
+    x = clips(2, n=2)
     expected = model(x)
     network = for_inference(model, "bfloat16")
     assert network.conv1.weight.dtype == torch.bfloat16 and network.pred.weight.dtype == torch.float32

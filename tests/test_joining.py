@@ -1,14 +1,14 @@
 """How the processes of a run find each other, and what a process says that waits: real processes, with gloo."""
 
-import os
 import re
 import signal
 import socket
-import subprocess
-import sys
 import time
+from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
+from zygote import Run
 
 from engine.joining import Place
 from utils.errors import UserError
@@ -16,7 +16,6 @@ from utils.stopping import EXIT_INTERRUPTED
 
 PROGRAM = """
 import sys
-sys.path.insert(0, sys.argv[1])
 from utils import cli, stopping
 stopping.stop_when_asked()
 import torch
@@ -25,7 +24,7 @@ joining.FIRST_NEWS_SECONDS, joining.NEWS_SECONDS = 0.3, 0.5
 def main():
     cli.setup_logging()
     place = joining.Place.from_environment()
-    joining.join_processes(place, torch.device("cpu"), float(sys.argv[2]), 60)
+    joining.join_processes(place, torch.device("cpu"), float(sys.argv[1]), 60)
     everyone = [None] * place.processes
     torch.distributed.all_gather_object(everyone, place.rank)
     print("together:", everyone)
@@ -41,27 +40,43 @@ def port():
 
 
 @pytest.fixture
-def start(repo, port):
-    """Start one of the processes: (rank, processes, seconds that it waits for the others) -> Popen."""
+def start(zygote, tmp_path, port):
+    """Start one of the processes: (rank, processes, seconds that it waits for the others) -> Process."""
+    (tmp_path / "program.py").write_text(PROGRAM)
     started = []
 
-    def start(rank, processes, seconds=60, **environment):
+    def start(rank, processes, seconds=60):
         meeting = {"RANK": str(rank), "WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1",
                    "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": "lo"}
-        started.append(subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, repo / "lib", str(seconds)], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            text=True, env=os.environ | meeting | environment))
+        output, errors = (tmp_path / f"{len(started)}.{kind}" for kind in ("txt", "errors"))
+        run = zygote.start([tmp_path / "program.py", seconds], output, f"import os; os.environ.update({meeting!r})",
+                           errors=errors)
+        started.append(Process(run, output, errors))
         return started[-1]
 
     yield start
     for process in started:
-        process.kill()
-        process.communicate()
+        process.run.kill()
+        process.run.wait()
+
+
+@dataclass
+class Process:
+    """A zygote.Run, and the files of its standard output and error."""
+
+    run: Run
+    output: Path
+    errors: Path
+
+    def wait_for(self, text):
+        """The output, once the text is in it."""
+        while not self.output.exists() or text not in self.output.read_text():
+            assert self.run.wait(0.01) is None, self.errors.read_text()
+        return self.output.read_text()
 
 
 def outcome(process):
-    output, errors = process.communicate(timeout=60)
-    return process.returncode, output, errors
+    return process.run.wait(60), process.output.read_text(), process.errors.read_text()
 
 
 def test_together(start):
@@ -87,8 +102,9 @@ def test_a_process_that_waits_says_for_whom_and_where(rank, missing, start, port
 def test_only_who_is_missing_is_waited_for(start):
     root, other = start(0, 3), start(1, 3, seconds=0)
     for process, rank in ((root, 0), (other, 1)):
-        while "waits for rank 2 of 3" not in (line := process.stdout.readline()):
-            assert "waits for rank" in line
+        lines = process.wait_for("waits for rank 2 of 3").splitlines()
+        assert all("waits for rank" in line for line in lines)
+        [line, *_] = [line for line in lines if "waits for rank 2 of 3" in line]
         assert f"rank {rank} waits" in line
     assert "JOIN_SECONDS" not in line  # 0 is for ever
     last = start(2, 3)
@@ -98,8 +114,8 @@ def test_only_who_is_missing_is_waited_for(start):
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_process_that_waits_can_be_stopped(rank, start):
     process = start(rank, 2)
-    assert "waits for" in process.stdout.readline()
-    process.send_signal(signal.SIGTERM)
+    assert "waits for" in process.wait_for("\n").splitlines()[0]
+    process.run.kill(signal.SIGTERM)
     begun = time.monotonic()
     assert outcome(process)[0] == EXIT_INTERRUPTED
     assert time.monotonic() - begun < 10

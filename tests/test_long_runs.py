@@ -58,7 +58,7 @@ def run_script(repo, script, *words):
 
 
 # Without what takes time and matters not here.
-CHEAP = {"TRAIN__COMPUTE_PRECISE_BN": False, "TRAIN__EVAL_PERIOD": 1000}
+CHEAP = {"NUM_GPUS": 1, "TRAIN__BATCH_SIZE": 1, "TRAIN__COMPUTE_PRECISE_BN": False, "TRAIN__EVAL_PERIOD": 1000}
 
 # --------------------------------------------------------------------------------------------------- a disk that ends
 
@@ -278,19 +278,11 @@ Container.decode = decode
 
 @pytest.mark.parametrize("processes", [1, 2])
 def test_a_decoder_that_hangs_ends_the_run(processes, zygote, repo, data, tmp_path):
-    words = tiny_job.command(repo, data, tmp_path / "run", DATALOADER__HANG_SECONDS=1, NUM_PROCESSES=processes, **CHEAP)
+    words = tiny_job.command(repo, data, tmp_path / "run", **CHEAP | {
+        "DATALOADER__HANG_SECONDS": 1, "NUM_PROCESSES": processes, "NUM_GPUS": 2, "TRAIN__BATCH_SIZE": 2})
     log = tmp_path / "log.txt"
     hanging = HANGING.format(checkpoint=str(tmp_path / "run/checkpoints/c2_model_iter2.pkl"))
-    if processes == 1:
-        assert zygote.run(words, log, timeout=120, prelude=hanging) == 1
-    else:
-        # What the processes of a run import first.
-        (tmp_path / "sitecustomize.py").write_text(
-            f"import sys\nsys.path.insert(0, {str(repo / 'lib')!r})\n" + hanging)
-        with open(log, "w") as output:
-            run = subprocess.run([sys.executable, repo / f"tools/{words[0]}.py", *words[1:]], stdout=output,
-                                 stderr=output, timeout=120, env=os.environ | {"PYTHONPATH": str(tmp_path)})
-        assert run.returncode == 1
+    assert zygote.run(words, log, prelude=hanging, children=processes if processes > 1 else 0) == 1
     # The hanging begins after this checkpoint.
     assert time.time() - (tmp_path / "run/checkpoints/c2_model_iter2.pkl").stat().st_mtime < 30
     [error] = errors_in(log)

@@ -1,7 +1,10 @@
 """Two machines: network namespaces, joined by a cable that can be cut. Real torchrun, with gloo. Needs root, iproute2.
+
+But for two tests, torchrun and its workers are forks of a process that has imported all they need.
 """
 
 import contextlib
+import importlib.util
 import os
 import re
 import shutil
@@ -17,6 +20,19 @@ import tiny_job
 from formats.caffe2_pickle import load
 
 PORT = 29500
+STATIC = [["--node-rank", str(node), "--master-addr", "10.77.0.1", "--master-port", str(PORT)] for node in range(2)]
+ELASTIC = [["--rdzv-backend", "c10d", "--rdzv-endpoint", f"10.77.0.1:{PORT}", "--rdzv-id", "run", "--max-restarts", "2",
+            "--local-addr", f"10.77.0.{node + 1}",
+            "--rdzv-conf", f"is_host={1 - node},keep_alive_interval=1,keep_alive_max_attempt=3"] for node in range(2)]
+TORCHRUN = "torch.distributed.run"
+# A prelude.
+IN_NAMESPACE = """
+import ctypes, os
+with open("/var/run/netns/{name}") as namespace:
+    assert ctypes.CDLL(None).setns(namespace.fileno(), 0x40000000) == 0  # CLONE_NEWNET
+os.environ.update({environment})
+os.chdir({folder!r})
+"""
 
 
 class Machines:
@@ -44,17 +60,21 @@ class Machines:
         for name in self.names:
             subprocess.run(["ip", "netns", "del", name])
 
-    def start(self, node, words, log, *launcher):
-        """A torchrun of two processes on a node, in a session of its own."""
-        command = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "2", *launcher,
-                   f"tools/{words[0]}.py", *words[1:]]
-        with open(log, "a") as output:
-            process = subprocess.Popen(
-                ["ip", "netns", "exec", self.names[node], *command], stdout=output, stderr=output,
-                start_new_session=True,
-                env=os.environ | {"GLOO_SOCKET_IFNAME": self.cards[node], "OMP_NUM_THREADS": "1"})
-        self.started.append(process)
-        return process
+    def start(self, node, words, log, zygote=None, launcher=STATIC):
+        """A torchrun of two processes on a node; with `zygote`, a zygote.Run."""
+        words = ["--nnodes", "2", "--nproc-per-node", "2", *launcher[node], f"tools/{words[0]}.py", *words[1:]]
+        environment = {"GLOO_SOCKET_IFNAME": self.cards[node], "OMP_NUM_THREADS": "1"}
+        if zygote:
+            zygote.prepare(TORCHRUN)
+            there = IN_NAMESPACE.format(name=self.names[node], environment=environment, folder=os.getcwd())
+            run = zygote.start([importlib.util.find_spec(TORCHRUN).origin, *words], log, there, children=2)
+        else:
+            with open(log, "a") as output:
+                run = subprocess.Popen(
+                    ["ip", "netns", "exec", self.names[node], sys.executable, "-m", TORCHRUN, *words], stdout=output,
+                    stderr=output, start_new_session=True, env=os.environ | environment)
+        self.started.append(run)
+        return run
 
     def plug(self, state):
         """Cut the cable ('down') or mend it ('up')."""
@@ -90,12 +110,6 @@ def machines():
         pytest.skip(f"no network namespaces here: {error.stderr}")
 
 
-STATIC = [["--node-rank", str(node), "--master-addr", "10.77.0.1", "--master-port", str(PORT)] for node in range(2)]
-ELASTIC = [["--rdzv-backend", "c10d", "--rdzv-endpoint", f"10.77.0.1:{PORT}", "--rdzv-id", "run", "--max-restarts", "2",
-            "--local-addr", f"10.77.0.{node + 1}",
-            "--rdzv-conf", f"is_host={1 - node},keep_alive_interval=1,keep_alive_max_attempt=3"] for node in range(2)]
-
-
 @pytest.fixture
 def job(repo, data, tmp_path, monkeypatch):
     """A function that makes the command line of a training of four replicas."""
@@ -114,11 +128,17 @@ def blobs(folder, iteration=6):
     return load(folder / f"checkpoints/c2_model_iter{iteration}.pkl")["blobs"]
 
 
-def wait_for(text, log, processes, seconds=60):
+def has_ended(process):
+    """Whether a Popen or a zygote.Run has ended; waits a moment for it."""
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        return process.wait(0.05) is not None
+    return False
+
+
+def wait_for(text, log, processes, seconds=300):
     deadline = time.monotonic() + seconds
-    while text not in log.read_text():
-        assert time.monotonic() < deadline and processes[0].poll() is None, log.read_text()
-        time.sleep(0.05)
+    while not log.exists() or text not in log.read_text():
+        assert time.monotonic() < deadline and not has_ended(processes[0]), log.read_text()
 
 
 def errors_of(log):
@@ -145,21 +165,20 @@ def test_two_machines_with_folders_of_their_own(machines, job, alone, tmp_path):
     """Node 1 sees neither node 0's checkpoints nor its log; for a while, the cable is unplugged."""
     folders = [tmp_path / "0", tmp_path / "1"]
     logs = [tmp_path / "0.txt", tmp_path / "1.txt"]
-    nodes = [machines.start(node, job(folders[node]), logs[node], *STATIC[node]) for node in range(2)]
+    nodes = [machines.start(node, job(folders[node]), logs[node]) for node in range(2)]
     wait_for("Iters [2/6]", logs[0], nodes)
     machines.plug("down")
     time.sleep(1)
     machines.plug("up")
-    assert [node.wait(120) for node in nodes] == [0, 0], [log.read_text() for log in logs]
+    assert [node.wait(600) for node in nodes] == [0, 0], [log.read_text() for log in logs]
     assert_close(blobs(folders[0]), alone)
     assert "Iters" not in logs[1].read_text() and not (folders[1] / "checkpoints").exists()
 
 
-def test_other_options_on_the_other_machine(machines, job, tmp_path):
+def test_other_options_on_the_other_machine(machines, job, tmp_path, zygote):
     logs = [tmp_path / "0.txt", tmp_path / "1.txt"]
-    nodes = [machines.start(node, job(tmp_path / "run", RNG_SEED=node), logs[node], *STATIC[node])
-             for node in range(2)]
-    assert [node.wait(60) for node in nodes] == [1, 1]
+    nodes = [machines.start(node, job(tmp_path / "run", RNG_SEED=node), logs[node], zygote) for node in range(2)]
+    assert [node.wait(600) for node in nodes] == [1, 1]
     [error] = errors_of(logs[0])
     assert error.startswith("error: RNG_SEED: process 2 on ") and errors_of(logs[1]) == []
 
@@ -169,7 +188,7 @@ def test_a_machine_that_is_lost(fault, machines, job, alone, tmp_path, zygote):
     """The other one says so within a bounded time. Afterwards one machine goes on alone, from the last checkpoint."""
     folder, logs = tmp_path / "run", [tmp_path / "0.txt", tmp_path / "1.txt"]
     options = {"PEER_SECONDS": 5, "DATALOADER__HANG_SECONDS": 2}
-    nodes = [machines.start(node, job(folder, **options), logs[node], *STATIC[node]) for node in range(2)]
+    nodes = [machines.start(node, job(folder, **options), logs[node], zygote) for node in range(2)]
     wait_for("Iters [3/6]", logs[0], nodes)
     begin = time.monotonic()
     if fault == "power":
@@ -194,7 +213,8 @@ def test_a_machine_that_comes_back(machines, job, alone, tmp_path, monkeypatch):
     folder, logs = tmp_path / "run", [tmp_path / "0.txt", tmp_path / "1.txt"]
 
     def start(node):
-        return machines.start(node, job(folder, PEER_SECONDS=5, DATALOADER__HANG_SECONDS=2), logs[node], *ELASTIC[node])
+        return machines.start(node, job(folder, PEER_SECONDS=5, DATALOADER__HANG_SECONDS=2), logs[node],
+                              launcher=ELASTIC)
 
     nodes = [start(0), start(1)]
     wait_for("Iters [3/6]", logs[0], nodes)

@@ -75,6 +75,14 @@ def half_a_checkpoint(path, job):
     path.write_bytes(job.weights.read_bytes()[:100_000])
 
 
+def log_of_the_job(path, job):
+    path.write_text(job.output)
+
+
+def scores_of_the_job(path, job):
+    shutil.copy(job.folder / path.name, path)
+
+
 def checkpoint_without_rate(path, job):
     dump({name: value for name, value in load(job.weights)["blobs"].items() if name != "lr"}, path)
 
@@ -749,6 +757,26 @@ LOOKING = {
     "class names that are not there": (
         "predict_video --video {tmp}/v.mp4 --classids {tmp}/n.txt {test}",
         "{tmp}/n.txt: cannot read the class names: No such file or directory", {}),
+    "windows of no time": (
+        "predict_video --video {data}/tall.mp4 --sliding 0 --csv {tmp}/r.csv {test}",
+        "--sliding: expected seconds between 0.1 and 86400, got '0'", {}),
+    "a timeline of whole videos": (
+        "predict_video --video {data}/tall.mp4 --timeline {tmp}/t.png {test}",
+        "--timeline: expected --sliding SECONDS with it", {}),
+    "a timeline of another format": (
+        "predict_video --video {data}/tall.mp4 --sliding 2 --timeline {tmp}/t.pdf {test}",
+        "--timeline: expected a name ending in .png, got {tmp}/t.pdf", {}),
+    "a timeline of several videos": (
+        "predict_video --video {data}/tall.mp4 {data}/wide.mp4 --sliding 2 --timeline {tmp}/t.png "
+        "--classids {tmp}/n.txt {test}", "--timeline: expected one video for the picture, got 2", {"n.txt": NAMES}),
+    "no folder for the timeline": (
+        "predict_video --video {data}/tall.mp4 --sliding 2 --csv {tmp}/r.csv --timeline {tmp}/no/t.png "
+        "--classids {tmp}/n.txt {test}", "{tmp}/no/t.png: cannot be written: No such file or directory",
+        {"n.txt": NAMES}),
+    "no folder for the rows": (
+        "predict_video --video {data}/tall.mp4 --sliding 2 --csv {tmp}/no/r.csv --json {tmp}/r.json "
+        "--classids {tmp}/n.txt {test}", "{tmp}/no/r.csv: cannot be written: No such file or directory",
+        {"n.txt": NAMES}),
     "attention without a non-local block": (
         "visualize_attention --video {tmp}/v.mp4 --output {tmp}/a {test}",
         "the network has no non-local block: NONLOCAL.CONV3_NONLOCAL and CONV4_NONLOCAL are False", {}),
@@ -760,6 +788,28 @@ LOOKING = {
         "blob 'pool6': not in this network; near ones: pool5, pool2, pool1", {}),
     "report of nothing": (
         "report_test {tmp}/r.pkl --truth {tmp}/t.txt", "{tmp}/r.pkl: cannot read: No such file or directory", {}),
+    "report of a run that is not there": (
+        "report_run {tmp}/r", "{tmp}/r: expected the folder of a run (its CHECKPOINT.DIR), got none", {}),
+    "report of a log": ("report_run {log}", "{log}: expected the folder of a run (its CHECKPOINT.DIR), got a file", {}),
+    "report of a folder without a log": (
+        "report_run {tmp}",
+        "{tmp}: expected the folder of a run, with the log.txt that the scripts write, found none", {}),
+    "report of an empty log": ("report_run {tmp}/f", f"{{tmp}}/f/log.txt: {NO_LOG}", {"f/log.txt": ""}),
+    "report of damaged scores": (
+        "report_run {tmp}/f",
+        "{tmp}/f/results_scores.h5: damaged: 1 of 90 rows (first row 7); the same test, started again, computes them "
+        "again", {"f/log.txt": log_of_the_job, "f/results_scores.h5": scores_with_a_damaged_row}),
+    "report with the list of other videos": (
+        "report_run {tmp}/f --truth {tmp}/l.txt",
+        "{tmp}/f/results_probs.pkl: expected video indices 0 to 0, as {tmp}/l.txt has 1 lines, got 0 to 2",
+        {"f/log.txt": log_of_the_job, "f/results_probs.pkl": scores_of_the_job, "l.txt": "a.mp4 0\n"}),
+    "report with the names of other classes": (
+        "report_run {tmp}/f --classes {tmp}/n.txt",
+        "{tmp}/n.txt: expected names for the classes 0 to 9, got 1",
+        {"f/log.txt": log_of_the_job, "f/results_probs.pkl": scores_of_the_job, "n.txt": "one\n"}),
+    "no folder for the report": (
+        "report_run {tmp}/f --output {tmp}/no/r.html", "{tmp}/no/r.html: cannot be written: No such file or directory",
+        {"f/log.txt": log_of_the_job}),
     "a checkpoint made of nothing": (
         "export_model --format pkl --output {tmp}/o.pkl {job}",
         "TEST.PARAMS_FILE is not set: give the weights to export", {}),
@@ -785,6 +835,24 @@ LOOKING = {
         {"w.pkl": copied, "w.options.json": '{"videos": []}'}),
     "check of no LMDB": ("check_dataset --lmdb {tmp}", "{tmp} is not an LMDB: it has no data.mdb", {}),
     "a plan for no GPU": ("plan_training --gpus 0 {job}", "--gpus: expected a number > 0, got 0", {}),
+    "a plan for half of the lists": (
+        "plan_training --train_list {data}/train.txt {job}",
+        "--train_list and --test_list go together: expected both or neither", {}),
+    "a plan for lists and a number": (
+        "plan_training --train_list {data}/train.txt --test_list {data}/test.txt --dataset_size 5 {job}",
+        "--dataset_size: not with --train_list, whose lines are counted", {}),
+    "a plan for a list of nothing": (
+        "plan_training --train_list {tmp}/l.txt --test_list {data}/test.txt --output {tmp}/f.yaml {job}",
+        "{tmp}/l.txt: the list is empty", {"l.txt": ""}),
+    "a plan for a label too large": (
+        "plan_training --train_list {data}/train.txt --test_list {tmp}/l.txt --output {tmp}/f.yaml {job}",
+        "{tmp}/l.txt:2: the label 12 is not in 0..9 (MODEL.NUM_CLASSES 10)", {"l.txt": "a.mp4 1\nb.mp4 12\n"}),
+    "a plan into no folder": (
+        "plan_training --gpus 2 --output {tmp}/no/f.yaml {job}",
+        "{tmp}/no/f.yaml: cannot be written: No such file or directory", {}),
+    "a plan over another file": (
+        "plan_training --gpus 2 --output {tmp}/f.yaml {job}",
+        "{tmp}/f.yaml: is there already: expected the name of a new file", {"f.yaml": "NUM_GPUS: 1\n"}),
 }
 
 USAGE = {

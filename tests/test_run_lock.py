@@ -199,7 +199,8 @@ def test_a_file_that_names_nobody(content, tmp_path):
 
 def test_a_run_in_the_folder_of_another(zygote, repo, data, undisturbed, tmp_path):
     folder, first_log, log = tmp_path / "run", tmp_path / "first.txt", tmp_path / "log.txt"
-    words = tiny_job.command(repo, data, folder, TRAIN__TEST_AFTER_TRAIN=True)
+    words = tiny_job.command(repo, data, folder, TRAIN__TEST_AFTER_TRAIN=True, TRAIN__COMPUTE_PRECISE_BN=False,
+                             TRAIN__EVAL_PERIOD=1000)
     test = tiny_job.command(repo, data, folder, "test_net_video", TEST__TEST_FULLY_CONV=True,
                             TEST__PARAMS_FILE=undisturbed / "checkpoints/c2_model_iter6.pkl")
     first = zygote.start(words, first_log)

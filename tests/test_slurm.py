@@ -1,4 +1,4 @@
-"""scripts/train_slurm.sh, with stand-ins for SLURM's commands that start real processes."""
+"""scripts/train_slurm.sh, with stand-ins for SLURM's commands that start real processes, and for Python."""
 
 import os
 import signal
@@ -9,6 +9,8 @@ import time
 
 import pytest
 import tiny_job
+from forking_python import forking_python
+from zygote import FOR_SEVERAL_PROCESSES
 
 from formats.caffe2_pickle import load
 
@@ -32,7 +34,7 @@ esac
 
 
 @pytest.fixture
-def submit(repo, tmp_path):
+def submit(repo, tmp_path, zygote):
     """A function that runs the script as a job: -> its Popen, and the file of its output."""
     for name, text in (("srun", SRUN), ("scontrol", SCONTROL)):
         path = tmp_path / "bin" / name
@@ -47,17 +49,20 @@ def submit(repo, tmp_path):
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
 
+    zygote.prepare(*FOR_SEVERAL_PROCESSES)
+
     def run(*words):
         log = tmp_path / "log.txt"
         with open(log, "a") as output:
             return subprocess.Popen(
                 ["bash", spooled, *words], cwd=tmp_path, stdout=output, stderr=output, env=os.environ | {
-                    "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "PYTHON": sys.executable,
+                    "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "PYTHON": str(python),
                     "SLURM_SUBMIT_DIR": str(tmp_path), "SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "node[1-2]",
                     "SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1",
                     "GLOO_SOCKET_IFNAME": "lo"}), log
 
-    return run
+    with forking_python(zygote, tmp_path) as python:
+        yield run
 
 
 def test_a_job_whose_time_is_over_is_queued_again(submit, repo, data, tmp_path):

@@ -3,6 +3,7 @@
 
     python tools/predict_video.py --weights i3d_nonlocal_8x8_IN_pretrain_400k.pkl --video FILE_OR_FOLDER...
     python tools/predict_video.py --config_file configs/F.yaml --weights W.pkl --video FILE_OR_FOLDER... [KEY VALUE]...
+    python tools/predict_video.py --weights W_8x8.pkl --video LONG.mp4 --sliding 2 --csv L.csv --timeline L.png
 
 The options of a network are read from its weights and the name of their file, which tells frames x stride; another file
 needs a file of options.
@@ -10,6 +11,10 @@ needs a file of options.
 A video is scored as tools/test_net_video.py does it: the probabilities of its views (clips over time x crops over
 space) are averaged. A video that cannot be read is reported in one line, and the others go on; the exit status is 0
 only if every video was scored.
+
+With --sliding SECONDS, each window of so many seconds is scored by itself, with clips centred in it, in one pass over
+the video. CSV and JSON have a row for each window, the picture of --timeline shows all of them. If that is interrupted,
+the CSV holds the windows so far; JSON and picture are written at the end.
 """
 
 import sys
@@ -30,11 +35,14 @@ from data.class_ids import KINETICS, read_class_names
 from video.bad_videos import BadVideos
 from engine.launcher import launch
 from engine.prediction import find_videos, load_model, predict_videos, prediction_config, ranking
+from engine.sliding_prediction import predict_windows, window_length
 from engine.weights_options import load_configuration
 from reports.prediction_tables import as_text, write_csv, write_json
+from reports.timeline import Timeline
+from reports.window_tables import WindowCsv, WindowJson, as_line
 from utils import cli
 from utils.errors import UserError
-from utils.files import atomic_write
+from utils.files import atomic_write, check_writable, growing_file
 
 logger = logging.getLogger(__name__)
 
@@ -65,12 +73,16 @@ def choose_names(path, num_classes):
     return None
 
 
-def predict(cfg, replicas, args, names):
-    """Score the videos of the command line and show them. Returns the exit status."""
-    videos = find_videos(args.video)
+def load(cfg, replicas, args):
+    """The network. Raises UserError."""
     if not cfg.TEST.PARAMS_FILE:
         raise UserError("TEST.PARAMS_FILE is not set: give the weights to predict with")
-    model = load_model(cfg, cfg.TEST.PARAMS_FILE, replicas.device, args.views)
+    return load_model(cfg, cfg.TEST.PARAMS_FILE, replicas.device, args.views)
+
+
+def predict(cfg, replicas, args, names):
+    """Score the videos of the command line and show them. Returns the exit status."""
+    videos, model = find_videos(args.video), load(cfg, replicas, args)
     bad_videos, results = BadVideos(), []
     with contextlib.ExitStack() as stack:
         # Opened first: a name that cannot be written must not show after hours of work.
@@ -94,9 +106,60 @@ def predict(cfg, replicas, args, names):
             write_json(outputs["json"], results, weights=cfg.TEST.PARAMS_FILE, views="{}x{}".format(*args.views))
         if "csv" in outputs:
             write_csv(outputs["csv"], results)
-    failed = sum("error" in result for result in results)
+    return status(sum("error" in result for result in results), len(videos))
+
+
+def predict_over_time(cfg, replicas, args, names):
+    """Score the windows of the videos of the command line and show them. Returns the exit status."""
+    videos = find_videos(args.video)
+    if args.timeline:
+        if len(videos) > 1:
+            raise UserError(f"--timeline: expected one video for the picture, got {len(videos)}")
+        check_writable(args.timeline)
+    model, bad_videos, timeline, tables = load(cfg, replicas, args), BadVideos(), Timeline(), []
+    with contextlib.ExitStack() as stack:
+        if args.json:
+            file = stack.enter_context(atomic_write(args.json, "w", encoding="utf-8", errors="surrogateescape"))
+            tables.append(WindowJson(file, weights=cfg.TEST.PARAMS_FILE, views="{}x{}".format(*args.views),
+                                     sliding=float(args.sliding)))
+        if args.csv:
+            top = min(args.top, cfg.MODEL.NUM_CLASSES)
+            tables.append(WindowCsv(stack.enter_context(growing_file(args.csv)), top))
+        stack.enter_context(logging_redirect_tqdm())
+        for video in videos:
+            for table in tables:
+                table.begin(video)
+            tqdm.write(video)
+            show_windows(model, video, args, names, bad_videos, tables, timeline)
+            bad, damaged = bad_videos.known()
+            for table in tables:
+                table.end(damaged.get(video), bad.get(video))
+            tqdm.write("")
+        for table in tables:
+            table.finish()
+    if args.timeline and len(timeline):
+        timeline.draw(args.timeline, names, Path(videos[0]).name)
+    return status(len(bad_videos.paths), len(videos))
+
+
+def show_windows(model, video, args, names, bad_videos, tables, timeline):
+    """Score the windows of a video; each goes to the screen, the tables and the timeline."""
+    bar = tqdm(unit=" s of video", disable=None, file=sys.stderr)
+    with bar, contextlib.closing(predict_windows(model, video, args.sliding, bad_videos)) as windows:
+        for window in windows:
+            top = ranking(window.probabilities, names, args.top)
+            for table in tables:
+                table.add(window.start, window.end, top)
+            timeline.add(window.end, window.probabilities)
+            tqdm.write(as_line(window.start, window.end, top))
+            bar.total = window.stated
+            bar.update(window.end - window.start)
+
+
+def status(failed, videos):
+    """The exit status; says how many videos failed."""
     if failed:
-        logger.warning("%d of %d videos could not be scored", failed, len(videos))
+        logger.warning("%d of %d videos could not be scored", failed, videos)
     return 1 if failed else 0
 
 
@@ -107,10 +170,13 @@ def main():
     parser.add_argument("--video", nargs="+", required=True, action="extend", metavar="FILE_OR_FOLDER",
                         help="videos; of a folder, all files below it, links followed, that have the suffix of a video")
     parser.add_argument("--weights", metavar="FILE", help="checkpoint or converted file (TEST.PARAMS_FILE)")
-    parser.add_argument("--views", type=parse_views, default=(10, 3), metavar="CLIPSxCROPS",
+    parser.add_argument("--views", type=parse_views, metavar="CLIPSxCROPS",
                         help="clips spread over the video, each cut into 3 crops of TRAIN.JITTER_SCALES[0] (as "
                              "TEST.TEST_FULLY_CONV), 6 (..._FLIP: and their mirror images), or 1 of 224 in the centre; "
-                             "default: 10x3; 10x1 is three times as fast, 1x1 looks at the start of the video only")
+                             "default: 10x3; 10x1 is three times as fast, 1x1 looks at the start of the video only; "
+                             "with --sliding, those of a window, default: 1x3")
+    parser.add_argument("--sliding", metavar="SECONDS", help="score each window of so many seconds, not whole videos")
+    parser.add_argument("--timeline", metavar="PNG", help="with --sliding: draw the classes of one video over time")
     parser.add_argument("--classids", default=KINETICS, metavar="FILE",
                         help="class names: JSON {name: id} (*.json), or text with a name a line; default: Kinetics")
     parser.add_argument("--top", type=int, default=5, metavar="N", help="classes shown of each video; default: 5")
@@ -127,11 +193,19 @@ def main():
     args.video, opts = split_words(args.video)
     if not args.video:
         raise UserError("--video: expected a file or folder, got none")
+    if args.sliding is not None:
+        args.sliding = window_length(args.sliding)
+    elif args.timeline:
+        raise UserError("--timeline: expected --sliding SECONDS with it")
+    if args.timeline and not args.timeline.lower().endswith(".png"):
+        raise UserError(f"--timeline: expected a name ending in .png, got {args.timeline}")
+    args.views = args.views or ((10, 3) if args.sliding is None else (1, 3))
+    work = predict if args.sliding is None else predict_over_time
     logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)  # stdout is for the results
     words = [*(["TEST.PARAMS_FILE", args.weights] if args.weights else []), *opts, *args.opts]
     cfg = prediction_config(load_configuration(args.config_file, words), args.views)
     names = choose_names(args.classids, cfg.MODEL.NUM_CLASSES)
-    return launch(lambda cfg, replicas: predict(cfg, replicas, args, names), cfg)
+    return launch(lambda cfg, replicas: work(cfg, replicas, args, names), cfg)
 
 
 if __name__ == "__main__":

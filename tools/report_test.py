@@ -20,25 +20,10 @@ import numpy as np
 from data.class_ids import read_class_names
 from data.lists import read_list
 from utils import cli
-from reports.class_report import MOST_CLASSES, count_by_class, write_class_table
-from utils.errors import UserError
+from reports.class_report import check_class_count, count_by_class, true_classes, write_class_table
 from utils.files import make_folder
 from reports.video_scores import read_results, score_videos
 from utils.visualize import plot_confusion
-
-
-def read_labels(truth: str, scores_file: str, video_ids: np.ndarray, num_classes: int) -> np.ndarray:
-    """(videos,) true classes from a list. Raises UserError if they do not fit the scores."""
-    videos = read_list(truth)
-    labels = np.array([videos.label(i) for i in range(len(videos))])
-    if not (video_ids.min() >= 0 and video_ids.max() < len(labels)):
-        raise UserError(f"{scores_file}: expected video indices 0 to {len(labels) - 1}, as {truth} has {len(labels)} "
-                        f"lines, got {video_ids.min()} to {video_ids.max()}")
-    outside = np.flatnonzero((labels < 0) | (labels >= num_classes))
-    if len(outside):
-        raise UserError(f"{truth}:{outside[0] + 1}: expected a label in 0..{num_classes - 1}, the classes of "
-                        f"{scores_file}, got {labels[outside[0]]}")
-    return labels
 
 
 def main() -> None:
@@ -53,9 +38,8 @@ def main() -> None:
     args = parser.parse_args()
     cli.setup_logging()
     video_ids, scores = read_results(args.scores)
-    if scores.shape[1] > MOST_CLASSES:
-        raise UserError(f"{args.scores}: expected scores of at most {MOST_CLASSES} classes, got {scores.shape[1]}")
-    labels = read_labels(args.truth, args.scores, video_ids, scores.shape[1])
+    check_class_count(args.scores, scores)
+    labels = true_classes(read_list(args.truth), args.scores, video_ids, scores.shape[1])
     names = list(map(str, range(scores.shape[1])))
     if args.classes:
         names = read_class_names(args.classes, scores.shape[1])

@@ -45,6 +45,11 @@ def set_options(cfg: AttrDict, values: list[tuple[str, Any]], source: str) -> No
         group[name] = value
 
 
+def as_written(value: Any) -> Any:
+    """A value as it must stand in a file or on a command line to be read as itself: '600' in quotes, for example."""
+    return repr(value) if isinstance(value, str) and _evaluated(value) != value else value
+
+
 def _evaluated(value: Any) -> Any:
     if not isinstance(value, str):
         return value

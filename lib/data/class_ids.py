@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from utils.errors import UserError
@@ -58,6 +59,21 @@ def read_class_names(path: str | os.PathLike, num_classes: int | None = None) ->
     if num_classes is not None and len(names) != num_classes:
         raise UserError(f"{path}: expected names for the classes 0 to {num_classes - 1}, got {len(names)}")
     return names
+
+
+def names_of_folders(paths: Sequence[str], labels: Sequence[int], num_classes: int) -> list[str] | None:
+    """The names of the classes by the folders that their videos are in, `.../class name/video.mp4`.
+
+    A class without videos has its number for a name. None if the videos are not in a folder for each class.
+    """
+    folders: dict[int, str] = {}
+    for path, label in zip(paths, labels, strict=True):
+        folder = Path(path).parent.name
+        if not folder or folders.setdefault(label, folder) != folder:
+            return None
+    if len(set(folders.values())) != len(folders):
+        return None
+    return [folders.get(label, str(label)) for label in range(num_classes)]
 
 
 def _class_names(path):

@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Iterator, Sequence
+from fractions import Fraction
 from functools import cache
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from data.lists import origin_of, read_list
 from data.records import SPATIAL_POSITIONS, label_problem
+from data.sliding_loader import SlidingLoader
 from data.sources import TestSource, open_test_source, open_train_source
 from data.test_loader import TestClips, TestLoader
 from data.test_protocol import TestProtocol
@@ -130,6 +132,22 @@ def test_loader(cfg: AttrDict, replicas, protocol: TestProtocol, source: TestSou
         workers=decoder_threads(cfg, replicas),
         bad_videos=bad_videos,
         facts=_known_facts(cfg.CHECKPOINT.DIR) if facts is None else facts,
+        pin_memory=replicas.device.type == "cuda",
+        hang_seconds=cfg.DATALOADER.HANG_SECONDS,
+        as_stored=cfg.DATALOADER.AS_STORED,
+    )
+
+
+def sliding_loader(cfg: AttrDict, replicas, protocol: TestProtocol, path: str, seconds: Fraction,
+                   bad_videos: BadVideos) -> SlidingLoader:
+    """A SlidingLoader for a long video; protocol.clips are those of a window of `seconds`."""
+    return SlidingLoader(
+        path=path,
+        seconds=seconds,
+        clips=clips_of_test(protocol),
+        multi_crop=protocol.multi_crop,
+        batch_size=cfg.TEST.BATCH_SIZE // cfg.NUM_GPUS,
+        bad_videos=bad_videos,
         pin_memory=replicas.device.type == "cuda",
         hang_seconds=cfg.DATALOADER.HANG_SECONDS,
         as_stored=cfg.DATALOADER.AS_STORED,

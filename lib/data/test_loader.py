@@ -109,21 +109,10 @@ class TestLoader(Loader):
                         crop = self._clips.crop
                         size = frames[0].shape[:2] if crop is None else (crop, crop)
                         batch = self._new_clips(len(ordinals), self._clips.length, *size)
-                    self._cut(ordinal, frames, batch[len(good)].numpy())
+                    spatial = self._source.record(ordinal).spatial_index
+                    transforms.cut_clip(frames, self._clips.crop, spatial, out=batch[len(good)].numpy())
                     good.append(ordinal)
             yield batch[: len(good)], np.array(good, np.int64)
-
-    def _cut(self, ordinal: int, frames: list[np.ndarray], clip: np.ndarray) -> None:
-        """Write the crop of a record from its frames, or the whole frames, into clip (L x h x w x 3)."""
-        if self._clips.crop is None:
-            np.stack(frames, out=clip)
-            return
-        spatial = self._source.record(ordinal).spatial_index
-        height, width, _ = frames[0].shape
-        row, column = transforms.crop_offsets(height, width, self._clips.crop, spatial)
-        mirror = transforms.is_mirrored(spatial)
-        for i, frame in enumerate(frames):
-            clip[i] = transforms.cut(frame, row, column, self._clips.crop, mirror)
 
     def _decoded(self) -> Iterator[tuple[int, list[np.ndarray] | None]]:
         """Yield (ordinal, its frames) of every clip of every video in turn; None for the frames of a bad video."""

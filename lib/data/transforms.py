@@ -3,6 +3,7 @@
 Where legacy computed in float32 and truncated, so does this: float64 can give another frame or another pixel.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -79,6 +80,21 @@ def cut(frame: np.ndarray, row: int, column: int, crop: int, mirror: bool) -> np
     """The crop x crop square of a frame at (row, column), mirrored left-right if asked for. May be a view."""
     square = frame[row : row + crop, column : column + crop]
     return cv2.flip(square, 1) if mirror else square
+
+
+def cut_clip(frames: Sequence[np.ndarray], crop: int | None, spatial_index: int | None, out: np.ndarray) -> None:
+    """Write the test crop of a clip into out (L x crop x crop x 3, uint8); without a crop, whole frames.
+
+    frames: L frames of one size, H x W x 3 uint8. spatial_index: see crop_offsets and is_mirrored.
+    """
+    if crop is None:
+        np.stack(frames, out=out)
+        return
+    height, width, _ = frames[0].shape
+    row, column = crop_offsets(height, width, crop, spatial_index)
+    mirror = is_mirrored(spatial_index)
+    for i, frame in enumerate(frames):
+        out[i] = cut(frame, row, column, crop, mirror)
 
 
 # ---------------------------------------------------------------------------------------------- draws

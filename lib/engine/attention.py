@@ -37,7 +37,7 @@ class AttentionRequest:
 
     Attributes:
         video: the file.
-        output: folder of the pictures; created if necessary.
+        output: folder of the pictures; created if necessary, where pictures are written.
         block: name of a non-local block; None for the last one.
         positions: points to look from, (frame, row, column) in the clip as the network sees it; the nearest cells are
             taken. Empty: the `number` points with the most concentrated attention.
@@ -81,6 +81,25 @@ def center_crop_protocol(cfg: AttrDict, clips: int) -> TestProtocol:
     return TestProtocol(cfg.TRAIN.VIDEO_LENGTH, cfg.TRAIN.SAMPLE_RATE, cfg.TEST.SCALE, crop, multi_crop=0, clips=clips)
 
 
+@dataclass(frozen=True)
+class AttendedClip:
+    """What points of a clip attend to.
+
+    Attributes:
+        frames: L x H x W x 3 uint8 RGB, as the network sees them.
+        names: L labels of the frames.
+        title: of a picture.
+        attentions: one for each point.
+        entropies: of each, in nats.
+    """
+
+    frames: np.ndarray
+    names: list[str]
+    title: str
+    attentions: list[Attention]
+    entropies: list[float]
+
+
 def visualize(cfg: AttrDict, replicas: Replicas, request: AttentionRequest) -> Iterator[ClipPictures]:
     """Write the pictures of a video and yield those of each clip.
 
@@ -88,21 +107,32 @@ def visualize(cfg: AttrDict, replicas: Replicas, request: AttentionRequest) -> I
         UserError: options, weights or positions that do not fit, or a video that cannot be read.
     """
     model, block = load_with_block(cfg, replicas.device, request.block)
+    for i, clip in enumerate(attended_clips(cfg, replicas, model, block, request)):
+        make_folder(request.output)
+        path = Path(request.output) / f"{Path(request.video).stem}_{block}_clip{i}"
+        draw_clip(path.with_name(path.name + ".png"), clip.frames, clip.names, clip.attentions, clip.title,
+                  request.style)
+        write_movie(path.with_name(path.name + ".mp4"), clip.frames, clip.names, clip.attentions, request.style)
+        yield ClipPictures(path, clip.title, clip.attentions, clip.entropies)
+
+
+def attended_clips(cfg: AttrDict, replicas: Replicas, model: ResNetVideo, block: str,
+                   request: AttentionRequest) -> Iterator[AttendedClip]:
+    """What the points of a request attend to, for each clip of its video; see load_with_block.
+
+    Raises:
+        UserError: positions that do not fit, or a video that cannot be read.
+    """
     clips, frame_numbers = read_clips(cfg, replicas, center_crop_protocol(cfg, request.clips), request.video)
     check_positions(request.positions, clips.shape[1:4])
-    make_folder(request.output)
     prepare = Preprocessor(cfg, replicas.device)
     for i, (clip, numbers) in enumerate(zip(clips, frame_numbers, strict=True)):
         found = attend(model, block, prepare.clips(clip[None]), request)
         if not found:
             raise UserError(f"{block}: no position of clip {i} has a positive weight")
         attentions, entropies = map(list, zip(*found, strict=True))
-        names = [f"frame {number}" for number in numbers]
-        path = Path(request.output) / f"{Path(request.video).stem}_{block}_clip{i}"
         title = f"{Path(request.video).name}, {block}, frames {numbers[0]} to {numbers[-1]}"
-        draw_clip(path.with_name(path.name + ".png"), clip.numpy(), names, attentions, title, request.style)
-        write_movie(path.with_name(path.name + ".mp4"), clip.numpy(), names, attentions, request.style)
-        yield ClipPictures(path, title, attentions, entropies)
+        yield AttendedClip(clip.numpy(), [f"frame {number}" for number in numbers], title, attentions, entropies)
 
 
 def load_with_block(cfg: AttrDict, device: torch.device, block: str | None) -> tuple[ResNetVideo, str]:

@@ -25,7 +25,7 @@ from utils.files import make_writable_folder
 
 logger = logging.getLogger(__name__)
 
-SCORES_FILE, CONTENT = "results_scores.h5", "scores of a test"
+SCORES_FILE, RESULTS_FILE, CONTENT = "results_scores.h5", "results_probs.pkl", "scores of a test"
 
 
 def test_net(cfg, replicas) -> Report | None:
@@ -80,7 +80,7 @@ def test_net(cfg, replicas) -> Report | None:
             logger.info("Test protocol: %s; %d of %d videos scored; weights %s (SHA-256 %s)", protocol,
                         len(np.unique(videos)), cfg.TEST.DATASET_SIZE, Path(cfg.TEST.PARAMS_FILE).name,
                         weights[:12])
-            write_results(folder / "results_probs.pkl", videos, scores)
+            write_results(folder / RESULTS_FILE, videos, scores)
     return report
 
 

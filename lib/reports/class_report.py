@@ -7,7 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
+from data.lists import VideoList
 from reports.video_scores import rank_classes
+from utils.errors import UserError
 from utils.files import StrPath, atomic_write
 
 MOST_CLASSES = 2000  # of a report: its table of confusions grows with their square
@@ -29,6 +31,25 @@ class ClassReport:
         return (self.confusion - np.diag(self.confusion.diagonal())).argmax(1)
 
 
+def check_class_count(path: StrPath, scores: np.ndarray) -> None:
+    """Raise UserError if the scores (clips, K) of a file are of too many classes for a report."""
+    if scores.shape[1] > MOST_CLASSES:
+        raise UserError(f"{path}: expected scores of at most {MOST_CLASSES} classes, got {scores.shape[1]}")
+
+
+def true_classes(truth: VideoList, scores_file: StrPath, video_ids: np.ndarray, num_classes: int) -> np.ndarray:
+    """(videos,) classes of the videos in a list. Raises UserError if they do not fit the scores of a file."""
+    labels = np.array([truth.label(i) for i in range(len(truth))])
+    if not (video_ids.min() >= 0 and video_ids.max() < len(labels)):
+        raise UserError(f"{scores_file}: expected video indices 0 to {len(labels) - 1}, as {truth.name} has "
+                        f"{len(labels)} lines, got {video_ids.min()} to {video_ids.max()}")
+    outside = np.flatnonzero((labels < 0) | (labels >= num_classes))
+    if len(outside):
+        raise UserError(f"{truth.name}:{outside[0] + 1}: expected a label in 0..{num_classes - 1}, the classes of "
+                        f"{scores_file}, got {labels[outside[0]]}")
+    return labels
+
+
 def count_by_class(video_ids: np.ndarray, scores: np.ndarray, labels: ArrayLike) -> ClassReport:
     """Count by class; arguments as in video_scores.score_videos. Labels must be in 0..K-1."""
     labels, classes = np.asarray(labels), scores.shape[1]
@@ -44,6 +65,39 @@ def count_by_class(video_ids: np.ndarray, scores: np.ndarray, labels: ArrayLike)
                        confusion)
 
 
+@dataclass(frozen=True)
+class ClassRow:
+    """A class in a report.
+
+    Attributes:
+        id, name: of the class.
+        videos, empty: how many, and how many of them without a clip.
+        top1, top5: accuracies as fractions; None without videos.
+        other: name of the wrong class that most videos were assigned to; empty if there is none.
+        wrong: how many were.
+    """
+
+    id: int
+    name: str
+    videos: int
+    empty: int
+    top1: float | None
+    top5: float | None
+    other: str
+    wrong: int
+
+
+def class_rows(report: ClassReport, names: Sequence[str]) -> list[ClassRow]:
+    """A row for each class, by id."""
+    rows = []
+    for k, other in enumerate(report.most_confused):
+        videos, wrong = int(report.videos[k]), int(report.confusion[k, other]) if other != k else 0
+        top1, top5 = (float(hits[k] / videos) if videos else None for hits in (report.top1, report.top5))
+        rows.append(ClassRow(k, names[k], videos, int(report.empty[k]), top1, top5, names[other] if wrong else "",
+                             wrong))
+    return rows
+
+
 def write_class_table(path: StrPath, report: ClassReport, names: Sequence[str]) -> None:
     """Write a CSV with a line per class: accuracies in percent, and the wrong class that most videos were assigned to.
 
@@ -55,8 +109,6 @@ def write_class_table(path: StrPath, report: ClassReport, names: Sequence[str]) 
     with atomic_write(path, "w", encoding="utf-8", errors="backslashreplace", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["id", "class", "videos", "empty", "top1", "top5", "confused_with", "confused_videos"])
-        for k, other in enumerate(report.most_confused):
-            videos, wrong = int(report.videos[k]), int(report.confusion[k, other]) if other != k else 0
-            shares = [f"{100 * hits[k] / videos:.2f}" if videos else "" for hits in (report.top1, report.top5)]
-            writer.writerow([k, names[k], videos, int(report.empty[k]), *shares,
-                             *((names[other], wrong) if wrong else ("", ""))])
+        for row in class_rows(report, names):
+            shares = ["" if share is None else f"{100 * share:.2f}" for share in (row.top1, row.top5)]
+            writer.writerow([row.id, row.name, row.videos, row.empty, *shares, row.other, row.wrong or ""])

@@ -8,7 +8,7 @@ test tool's report.
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -98,6 +98,13 @@ class ReportLine(NamedTuple):
     value: object  # a count, a percentage, or a tuple (percentage, correct, total)
 
 
+class FactLine(NamedTuple):
+    """A line that describes the run."""
+
+    key: str  # a key of FACT_LINES
+    text: str
+
+
 @dataclass
 class Log:
     """The contents of the log of one run. Lines of a resumed run replace earlier ones of the same iterations."""
@@ -105,6 +112,8 @@ class Log:
     train: list[TrainLine] = field(default_factory=list)  # iterations ascending
     evaluations: list[dict[str, Any]] = field(default_factory=list)  # keys as in json_stats, currentIter ascending
     report: dict[str, object] = field(default_factory=dict)  # key of REPORT_LINES -> value, of the last test
+    batches: list[ClipsLine] = field(default_factory=list)  # of the last test, from its last start on
+    facts: dict[str, str] = field(default_factory=dict)  # key of FACT_LINES -> text, the last of each
 
 
 # Longer lines, and numbers of more digits, are damage: nothing may be made of them.
@@ -117,7 +126,7 @@ def _number(name, decimals):
     return rf" *(?P<{name}>-?\d{{1,40}}\.\d{{{decimals}}}|-?nan|-?inf)"
 
 
-_RECORD_PREFIX = r"(?:\[[A-Z]+: [^\]]+: +\d+\]: |[A-Z]+:[\w.]+:)?"
+RECORD_PREFIX = r"(?:\[[A-Z]+: [^\]]+: +\d+\]: |[A-Z]+:[\w.]+:)?"
 _DURATION = r"(?:-?\d+ days?, )?\d+:\d\d:\d\d"
 
 TRAIN_LINE = re.compile(
@@ -144,24 +153,31 @@ FINISHED_LINE = re.compile(
 )
 STATS_LINE = re.compile(r"json_stats: (?P<stats>\{.*\})")
 CLIPS_LINE = re.compile(
-    rf"{_RECORD_PREFIX}(?P<batch>{_COUNT})/(?P<batches>{_COUNT}) iter "
+    rf"{RECORD_PREFIX}(?P<batch>{_COUNT})/(?P<batches>{_COUNT}) iter "
     rf"\((?P<videos_seen>{_COUNT})/(?P<videos>{_COUNT}) videos\): "
     rf"Time:{_number('time', 3)} \(ETA: (?P<eta>{_DURATION})\)\. ID: \[(?P<video_ids>{_COUNT}(?:, {_COUNT})*)\]"
 )
 _PERCENT = _number("percent", 2)
 _PERCENT_OF = rf"{_PERCENT} percent \((?P<correct>{_COUNT})/(?P<total>{_COUNT})\)"
 REPORT_LINES = {
-    "empty_videos": re.compile(rf"{_RECORD_PREFIX}Num of empty videos: (?P<count>{_COUNT})"),
-    "corrupted_videos": re.compile(rf"{_RECORD_PREFIX}Num of corrupted videos: (?P<count>{_COUNT})"),
-    "max_clips": re.compile(rf"{_RECORD_PREFIX}Max num of clips in a video: (?P<count>{_COUNT})"),
-    "min_clips": re.compile(rf"{_RECORD_PREFIX}Min num of clips in a video: (?P<count>{_COUNT})"),
-    "clip1_accuracy": re.compile(rf"{_RECORD_PREFIX}Clip1 accuracy: {_PERCENT_OF}"),
-    "clip_accuracy": re.compile(rf"{_RECORD_PREFIX}Clip accuracy: {_PERCENT_OF}"),
-    "top1_accuracy": re.compile(rf"{_RECORD_PREFIX}top-1 accuracy: {_PERCENT} percent"),
-    "top5_accuracy": re.compile(rf"{_RECORD_PREFIX}top-5 accuracy: {_PERCENT} percent"),
+    "empty_videos": re.compile(rf"{RECORD_PREFIX}Num of empty videos: (?P<count>{_COUNT})"),
+    "corrupted_videos": re.compile(rf"{RECORD_PREFIX}Num of corrupted videos: (?P<count>{_COUNT})"),
+    "max_clips": re.compile(rf"{RECORD_PREFIX}Max num of clips in a video: (?P<count>{_COUNT})"),
+    "min_clips": re.compile(rf"{RECORD_PREFIX}Min num of clips in a video: (?P<count>{_COUNT})"),
+    "clip1_accuracy": re.compile(rf"{RECORD_PREFIX}Clip1 accuracy: {_PERCENT_OF}"),
+    "clip_accuracy": re.compile(rf"{RECORD_PREFIX}Clip accuracy: {_PERCENT_OF}"),
+    "top1_accuracy": re.compile(rf"{RECORD_PREFIX}top-1 accuracy: {_PERCENT} percent"),
+    "top5_accuracy": re.compile(rf"{RECORD_PREFIX}top-5 accuracy: {_PERCENT} percent"),
+}
+FACT_LINES = {
+    "machine": re.compile(rf"{RECORD_PREFIX}(?P<text>\d+ replicas in .+)"),
+    "network": re.compile(rf"{RECORD_PREFIX}-{{15}} (?P<text>ResNet-\d+ [^,]+),.* -{{15}}"),
+    "flops": re.compile(rf"{RECORD_PREFIX}Total conv/fc/matMul FLOPs: (?P<text>[\d.]+)\(e9\)"),
+    "parameters": re.compile(rf"{RECORD_PREFIX}Total conv/fc params: (?P<text>[\d.]+)\(e6\)"),
+    "protocol": re.compile(rf"{RECORD_PREFIX}Test protocol: (?P<text>.+ \(SHA-256 [0-9a-f]+\))"),
 }
 
-LogLine = TrainLine | TestLine | BestLine | BestNWayLine | FinishedLine | StatsLine | ClipsLine | ReportLine
+LogLine = TrainLine | TestLine | BestLine | BestNWayLine | FinishedLine | StatsLine | ClipsLine | ReportLine | FactLine
 
 _LINES_OF_NUMBERS: tuple[tuple[re.Pattern[str], Any], ...] = (
     (TRAIN_LINE, TrainLine),
@@ -185,7 +201,7 @@ def parse_line(line: str) -> LogLine | None:
         numbers = {key: int(match[key]) for key in ("batch", "batches", "videos_seen", "videos")}
         ids = tuple(int(word) for word in match["video_ids"].split(", "))
         return ClipsLine(**numbers, time=float(match["time"]), eta=match["eta"], video_ids=ids)
-    return _parse_report_line(line)
+    return _parse_report_line(line) or _parse_fact_line(line)
 
 
 def parse_log(lines: Iterable[str]) -> Log:
@@ -207,19 +223,29 @@ def parse_log(lines: Iterable[str]) -> Log:
             _add_evaluation(log, record.stats)
         elif isinstance(record, ReportLine):
             log.report[record.key] = record.value
+        elif isinstance(record, ClipsLine):
+            _drop_from(log.batches, record.batch, lambda entry: entry.batch)
+            log.batches.append(record)
+        elif isinstance(record, FactLine):
+            log.facts[record.key] = record.text
     return log
 
 
 def read_log(path: StrPath) -> Log:
     """parse_log of a file. Raises UserError if it cannot be read or contains no line of a log."""
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            log = parse_log(iter(lambda: file.readline(_LONGEST_LINE), ""))
-    except OSError as error:
-        raise UserError(f"{path}: cannot read this log: {error.strerror}") from error
-    if log == Log():
+    log = parse_log(log_lines(path))
+    if not (log.train or log.evaluations or log.report or log.batches):
         raise UserError(f"{path}: expected a log with '| Train ETA: ...' or 'json_stats: ...' lines, found none")
     return log
+
+
+def log_lines(path: StrPath) -> Iterator[str]:
+    """The lines of a log, over-long ones in pieces. Raises UserError if it cannot be read."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            yield from iter(lambda: file.readline(_LONGEST_LINE), "")
+    except OSError as error:
+        raise UserError(f"{path}: cannot read this log: {error.strerror}") from error
 
 
 def _convert(text, kind):
@@ -247,6 +273,13 @@ def _parse_report_line(line):
             if "correct" in found:
                 return ReportLine(key, (percent, int(found["correct"]), int(found["total"])))
             return ReportLine(key, percent)
+    return None
+
+
+def _parse_fact_line(line):
+    for key, pattern in FACT_LINES.items():
+        if match := pattern.fullmatch(line):
+            return FactLine(key, match["text"])
     return None
 
 

@@ -93,14 +93,24 @@ def rank_classes(video_ids: np.ndarray, scores: np.ndarray, videos: int) -> tupl
         (videos,) number of clips of each video, and (videos, up to 5) the classes with its highest scores. The row of a
         video without clips is meaningless.
     """
-    counts = np.bincount(video_ids, minlength=videos)
-    seen, rows = np.unique(video_ids, return_inverse=True)
-    sums = np.zeros((len(seen), scores.shape[1]))
-    np.add.at(sums, rows, scores)
-    ranking = np.zeros((videos, min(5, scores.shape[1])), np.int64)
+    seen, clips, sums = sum_scores(video_ids, scores)
+    counts, ranking = np.zeros(videos, np.int64), np.zeros((videos, min(5, scores.shape[1])), np.int64)
+    counts[seen] = clips
     # stable: ties go to the lower index
     ranking[seen] = np.argsort(-sums, axis=1, kind="stable")[:, :5]
     return counts, ranking
+
+
+def sum_scores(video_ids: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Sum the scores of the clips of each video; arguments as in score_videos.
+
+    Returns:
+        (n,) indices of the videos that have clips, ascending; (n,) their numbers of clips; (n, K) float64 sums.
+    """
+    seen, rows, counts = np.unique(video_ids, return_inverse=True, return_counts=True)
+    sums = np.zeros((len(seen), scores.shape[1]))
+    np.add.at(sums, rows, scores)
+    return seen, counts, sums
 
 
 def read_results(path: StrPath) -> tuple[np.ndarray, np.ndarray]:

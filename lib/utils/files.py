@@ -37,6 +37,16 @@ def make_writable_folder(path: StrPath) -> None:
         raise UserError(f"{path}: cannot be written to: {error.strerror}") from error
 
 
+def check_writable(path: StrPath) -> None:
+    """Raise UserError where atomic_file(path) would: before work whose result is written at its end."""
+    target = _regular_target(path)
+    try:
+        with _temporary(target.parent, target.name) as probe:
+            probe.touch()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written: {error.strerror}") from error
+
+
 # Temporary names
 
 _TEMPORARY = re.compile(r"\.(?P<name>.+)\.(?P<host>[^.]+)\.(?P<process>\d+)\.tmp(?:\..*)?", re.ASCII | re.DOTALL)
@@ -206,6 +216,41 @@ def atomic_write(path: StrPath, mode: str = "wb", **kwargs: Any) -> Iterator[IO[
         return
     with atomic_file(path) as partial, open(partial, mode, **kwargs) as file:
         yield file
+
+
+@contextmanager
+def growing_file(path: StrPath) -> Iterator[Callable[[bytes], None]]:
+    """Yield a function that writes more bytes to a file, for results that count even if the work is not finished.
+
+    An existing file at `path` is replaced at once. The file holds what whole calls have written, however the process
+    ends: each is one call of the system, and one that fails (no space) is undone. Otherwise as atomic_write.
+    """
+    try:
+        if (descriptor := _open_in_place(path)) is None:
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written: {error.strerror}") from error
+
+    def write(content: bytes) -> None:
+        is_file = stat.S_ISREG(os.fstat(descriptor).st_mode)
+        before = os.lseek(descriptor, 0, os.SEEK_CUR) if is_file else 0
+        rest = memoryview(content)
+        try:
+            while rest:
+                rest = rest[os.write(descriptor, rest):]
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            if is_file:
+                os.ftruncate(descriptor, before)
+            raise UserError(f"{path}: cannot be written: {error.strerror}") from error
+
+    try:
+        yield write
+    finally:
+        os.close(descriptor)
 
 
 def sync_folder(folder: StrPath) -> None:

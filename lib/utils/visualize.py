@@ -111,19 +111,28 @@ def _label(axes: Axes, title: str, ylabel: str) -> None:
     axes.grid(alpha=0.3)
 
 
-def _draw_training(axes: Axes, log: RunLog, field: str, color: str) -> None:
+def training_points(log: RunLog, field: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A field of the training lines: iterations, values, and their running mean; lines without a number left out."""
     points = [(line.iteration, getattr(line, field)) for line in log.train]
     points = [(iteration, value) for iteration, value in points if math.isfinite(value)]
-    if points:
-        iterations, values = zip(*points, strict=True)
-        window = max(1, round(SMOOTHING_SHARE * len(values)))
+    iterations, values = np.array([it for it, _ in points], np.int64), np.array([value for _, value in points])
+    return iterations, values, smooth(values, max(1, round(SMOOTHING_SHARE * len(values))))
+
+
+def evaluation_points(log: RunLog, key: str) -> list[tuple[int, float]]:
+    """(iteration, value) of a key of the json_stats; those that are no number that fits into a picture left out."""
+    return [(stats["currentIter"], stats[key]) for stats in log.evaluations if _can_be_drawn(stats.get(key))]
+
+
+def _draw_training(axes: Axes, log: RunLog, field: str, color: str) -> None:
+    iterations, values, means = training_points(log, field)
+    if len(values):
         axes.plot(iterations, values, color=color, alpha=0.15, linewidth=0.8)
-        axes.plot(iterations, smooth(values, window), color=color, linestyle="--", linewidth=1.4)
+        axes.plot(iterations, means, color=color, linestyle="--", linewidth=1.4)
 
 
 def _draw_validation(axes: Axes, log: RunLog, key: str, color: str) -> None:
-    points = [(stats["currentIter"], stats[key]) for stats in log.evaluations if _can_be_drawn(stats.get(key))]
-    if points:
+    if points := evaluation_points(log, key):
         axes.plot(*zip(*points, strict=True), color=color, marker="o", markersize=4, linewidth=1.6)
 
 

@@ -122,6 +122,11 @@ class Container:
         """What the container says of its length: the number of frames or, if it does not, the duration; 0: nothing."""
         return self.stream.frames or self._file.duration or 0
 
+    @property
+    def stated_seconds(self) -> float | None:
+        """The length by what the container says, or None."""
+        return self._file.duration / av.time_base if self._file.duration and self._file.duration > 0 else None
+
     def packets(self) -> Iterator[av.Packet]:
         """Yield the packets of the stream. Raises BadVideo if the disk fails; other errors end it (see problem)."""
         try:

@@ -20,6 +20,7 @@ from video import packets
 from video.bad_videos import BadVideo
 from video.container import Container, complaints, refuse_text
 from video.pixels import to_rgb
+from video.playback import Playback
 from video.skip_check import MAX_BYTES, find_order
 from video.survey import Survey
 from video.video import IndicesOf, Keep, Stopped, places_of
@@ -70,6 +71,11 @@ class VideoFile:
     def learn(self, examined: Callable[[VideoFacts], None]) -> VideoFacts:
         """See video.Video."""
         return self._read_to_end(lambda count: (), lambda places, frame: None, lambda: False, True, examined)[0]
+
+    def play(self) -> Playback:
+        """See video.Video."""
+        refuse_text(self.name)
+        return Playback(self._open(), self._upright)
 
     def _open(self, format_name=""):
         return Container(self.name, not self._upright, format_name)

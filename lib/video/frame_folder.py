@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 
 from video.bad_videos import BadVideo
+from video.playback import Playback
 from video.video import IndicesOf, Keep, Stopped, places_of
 from video.video_facts import MAX_FRAMES, Fingerprint, VideoFacts, VideoFactsCache
 
@@ -86,6 +87,10 @@ class FrameFolder:
         facts = self.examine()
         examined(facts)
         return replace(facts, skips=False)
+
+    def play(self) -> Playback:
+        """See video.Video."""
+        raise BadVideo(self.name, "is a folder of frames, which say nothing of their times: expected a video file")
 
     def _read(self, index: int) -> np.ndarray:
         """Image number index: H x W x 3 uint8, RGB. Raises BadVideo that names the file."""

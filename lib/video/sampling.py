@@ -27,11 +27,14 @@ def open_video(path: str, as_stored: bool = False) -> Video:
     try:
         status = os.stat(path)
     except (OSError, ValueError) as error:
+        if "://" in path:
+            raise BadVideo(path, "is an address: streams are not read, only files") from None
         raise BadVideo(path, getattr(error, "strerror", None) or str(error)) from None
     for kind, is_of_kind in KINDS:
         if is_of_kind(path, status):
             return kind(path, status, as_stored)
-    raise BadVideo(path, "is neither a file nor a folder")
+    camera = " (cameras are not read)" if stat.S_ISCHR(status.st_mode) else ""
+    raise BadVideo(path, f"is neither a file nor a folder{camera}")
 
 
 def sample_frames(

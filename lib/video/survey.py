@@ -72,18 +72,9 @@ class Survey:
 
     def facts(self) -> VideoFacts:
         """What is known at the end. Packets are not known to be left out safely."""
-        return VideoFacts(len(self.times), self._damage(), turn=self.turn, remarks=dict(self._remarks()),
+        damage = damage_of(self._video, self._corrupt, len(self.times))
+        return VideoFacts(len(self.times), damage, turn=self.turn, remarks=dict(self._remarks()),
                           length=self._video.stated_length)
-
-    def _damage(self):
-        faults = []
-        if self._video.failures:
-            faults.append(f"{self._video.failures} packets do not decode")
-        if self._corrupt:
-            faults.append(f"{self._corrupt} frames decode only in part")
-        if self._video.problem:
-            faults.append(f"the file cannot be read to its end ({self._video.problem})")
-        return f"{', '.join(faults)}; used with the {len(self.times)} frames that decode" if faults else None
 
     def _remarks(self):
         if self._more:
@@ -117,6 +108,21 @@ class Survey:
         if not _SLOW <= 1 / usual <= _FAST:
             return f"{1 / usual:.4g} frames a second"
         return None
+
+
+def damage_of(video: Container, corrupt: int, frames: int) -> str | None:
+    """What is damaged in a video that has been read, in words, or None.
+
+    corrupt: how many of its frames decode only in part. frames: how many decode.
+    """
+    faults = []
+    if video.failures:
+        faults.append(f"{video.failures} packets do not decode")
+    if corrupt:
+        faults.append(f"{corrupt} frames decode only in part")
+    if video.problem:
+        faults.append(f"the file cannot be read to its end ({video.problem})")
+    return f"{', '.join(faults)}; used with the {frames} frames that decode" if faults else None
 
 
 def _note(runs, index, what):

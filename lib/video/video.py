@@ -5,6 +5,7 @@ from typing import Protocol
 
 import numpy as np
 
+from video.playback import Playback
 from video.video_facts import Fingerprint, VideoFacts, VideoFactsCache
 
 IndicesOf = Callable[[int], Sequence[int] | np.ndarray]
@@ -35,6 +36,9 @@ class Video(Protocol):
 
     def learn(self, examined: Callable[[VideoFacts], None]) -> VideoFacts:
         """As examine(); call examined with that; then add whether less may be decoded for a frame (skip_check.py)."""
+
+    def play(self) -> Playback:
+        """All frames in turn, with their times. Raises BadVideo, also for a video that has no times."""
 
 
 def places_of(indices: Sequence[int] | np.ndarray) -> dict[int, list[int]]:

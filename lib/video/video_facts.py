@@ -104,6 +104,10 @@ class VideoFactsCache:
         known, facts = self._facts.get(name, (None, None))
         return facts if known == fingerprint else None
 
+    def all(self) -> list[VideoFacts]:
+        """The facts of every video, in the order in which they came."""
+        return [facts for _, facts in self._facts.values()]
+
     def put(self, name: str, fingerprint: Fingerprint, facts: VideoFacts) -> None:
         """Remember the facts of the video of this name and fingerprint."""
         with self._lock:

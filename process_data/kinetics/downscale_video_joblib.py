@@ -183,10 +183,10 @@ def downscale_all(
     """Rescale `names` from `folder` to `out`, `jobs` at a time. Returns {name: reason} of those that failed."""
     failures: dict[str, str] = {}
     with ThreadPoolExecutor(jobs) as pool:
-        futures = {
-            pool.submit(downscale, ffmpeg, rescaling, folder / name, out / name): name for name in names
-        }
         try:
+            futures = {
+                pool.submit(downscale, ffmpeg, rescaling, folder / name, out / name): name for name in names
+            }
             for future in tqdm(as_completed(futures), total=len(futures), unit="video"):
                 try:
                     future.result()

@@ -1,4 +1,4 @@
-"""A job small enough to run many times: eight videos of noise and a very narrow network."""
+"""A job small enough to run many times: eight videos of noise and a very narrow network with one non-local block."""
 
 import json
 import re
@@ -13,7 +13,7 @@ OPTIONS = {
     "TRAIN.ITER_COMPUTE_PRECISE_BN": 1, "TRAIN.TEST_AFTER_TRAIN": False,
     "TEST.BATCH_SIZE": 2, "TEST.DATASET_SIZE": 4, "TEST.NUM_TEST_CLIPS": 6, "TEST.SCALE": 200,
     "RESNETS.WIDTH_PER_GROUP": 2, "MODEL.NUM_CLASSES": 4, "MODEL.VIDEO_ARC_CHOICE": 1,
-    "NONLOCAL.CONV3_NONLOCAL": False,
+    "NONLOCAL.AFTER": "['res3_1']",
     "SOLVER.STEP_SIZES": "[2,2,2]", "SOLVER.MAX_ITER": 6, "CHECKPOINT.CHECKPOINT_PERIOD": 2,
 }  # fmt: skip
 

@@ -5,19 +5,23 @@
 
 A tool is named as above, or by its path in the repository. Each run is a real process with its own process group, whose
 standard output and error go to the log file. A prelude is Python code that the process executes before the tool, for
-example to inject a fault.
+example to inject a fault. The processes that a launcher starts (`children` at most) are forks as well.
 """
 
+import importlib
 import json
 import os
-import runpy
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import forked_children
+
 REPO = Path(__file__).resolve().parents[2]
+# What DistributedDataParallel imports.
+FOR_SEVERAL_PROCESSES = ["torch._dynamo"]
 
 
 class Run:
@@ -26,7 +30,7 @@ class Run:
     def __init__(self, zygote, pid):
         self._zygote, self.pid, self.status = zygote, pid, None
 
-    def wait(self, timeout=120):
+    def wait(self, timeout=600):
         """Wait for the run to end; returns its status, or None after `timeout` seconds."""
         if self.status is None:
             self.status = self._zygote.ask({"wait": self.pid, "timeout": timeout})
@@ -57,46 +61,51 @@ class Zygote:
         self._process.stdin.flush()
         return json.loads(self._process.stdout.readline())
 
-    def start(self, argv, log, prelude=""):
-        return Run(self, self.ask({"argv": [str(word) for word in argv], "log": str(log), "prelude": prelude}))
+    def prepare(self, *modules):
+        """Import what only some tools need."""
+        self.ask({"import": modules})
 
-    def run(self, argv, log, timeout=120, prelude=""):
-        return self.start(argv, log, prelude).wait(timeout)
+    def start(self, argv, log, prelude="", children=0, errors=None):
+        """Start a tool. With `errors`, its standard error goes to that file."""
+        if children:
+            self.prepare(*FOR_SEVERAL_PROCESSES)
+        return Run(self, self.ask({"argv": [str(word) for word in argv], "log": str(log), "prelude": prelude,
+                                   "children": children, "errors": str(errors or log)}))
+
+    def run(self, argv, log, timeout=600, prelude="", children=0):
+        return self.start(argv, log, prelude, children).wait(timeout)
 
 
-def fork_tool(argv, log, prelude):
+def fork_tool(argv, log, prelude, children, errors):
     pid = os.fork()
     if pid:
         # Also here, so that the group exists before the caller learns the pid.
         os.setpgid(pid, pid)
         return pid
     os.setpgid(0, 0)
-    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
-    os.dup2(descriptor, 1)
-    os.dup2(descriptor, 2)
+    for path, stream in ((log, 1), (errors, 2)):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666), stream)
     tool = REPO / (argv[0] if argv[0].endswith(".py") else f"tools/{argv[0]}.py")
     sys.path.insert(0, str(tool.parent))
-    sys.argv = [str(tool), *argv[1:]]
-    status = 1
     try:
         exec(prelude, {})
-        runpy.run_path(str(tool), run_name="__main__")
-    except SystemExit as end:
-        status = int(end.code or 0)
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
+        if children:
+            forked_children.prepare(children)
+        forked_children.run_script([str(tool), *argv[1:]])
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+        os._exit(1)
 
 
 def wait_for(pid, timeout):
     deadline = time.monotonic() + timeout
-    while time.monotonic() < deadline:
+    while True:
         ended, status = os.waitpid(pid, os.WNOHANG)
         if ended:
             return os.waitstatus_to_exitcode(status)
+        if time.monotonic() >= deadline:
+            return None
         time.sleep(0.005)
-    return None
 
 
 def main():
@@ -107,10 +116,13 @@ def main():
     for line in sys.stdin:
         request = json.loads(line)
         if "argv" in request:
-            answer = fork_tool(request["argv"], request["log"], request["prelude"])
+            answer = fork_tool(**request)
+        elif "import" in request:
+            answer = [importlib.import_module(name).__name__ for name in request["import"]]
         else:
             answer = wait_for(request["wait"], request["timeout"])
         print(json.dumps(answer), flush=True)
+    os._exit(0)  # to take apart what was imported takes seconds
 
 
 if __name__ == "__main__":
