@@ -15,7 +15,7 @@ from core.config import load_config
 from engine.weights_options import load_configuration, options_of_scores
 from formats.caffe2_pickle import load
 from formats.options_file import options_path
-from utils import checkpoints
+from utils import checkpoints, stopping
 from utils.checkpoints import checkpoint_path, find_checkpoints, prune_checkpoints, save_checkpoint
 from utils.errors import UserError
 
@@ -66,6 +66,13 @@ def test_a_kill_between_options_and_checkpoint(tmp_path, monkeypatch):
     assert find_checkpoints(tmp_path) == [checkpoint_path(tmp_path, 1)]
     save(tmp_path, 3)
     assert names(tmp_path) == [f"c2_model_iter{i}.{suffix}" for i in (1, 3) for suffix in ("options.json", "pkl")]
+
+    pid = os.fork()
+    if not pid:  # asked to end there
+        checkpoints.dump = lambda *_: (stopping.do_last_acts(), os._exit(9))
+        save(tmp_path, 4)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 9
+    assert len(names(tmp_path)) == 4
 
     def full(*_):
         raise UserError("no space")

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from utils import stopping
 from utils.collections import to_json
 from utils.errors import UserError
 from utils.files import StrPath, atomic_write
@@ -71,6 +72,22 @@ def _damaged(origin: str, found: str) -> UserError:
     return UserError(f"{origin}: expected the options of a training as this program writes them, got {found}")
 
 
+_in_work: set[Path] = set()  # weights that this process is writing, perhaps with options already there
+
+
+def _remove_if_alone(weights_file: Path) -> None:
+    if not weights_file.exists():
+        remove_options(weights_file)
+
+
+def _remove_all_alone() -> None:
+    for weights_file in list(_in_work):
+        _remove_if_alone(weights_file)
+
+
+stopping.at_last(_remove_all_alone)
+
+
 def options_path(weights_file: StrPath) -> Path:
     """Where the options of a file of weights are: c2_model_iter4.pkl -> c2_model_iter4.options.json."""
     return Path(weights_file).with_suffix(SUFFIX)
@@ -87,16 +104,18 @@ def options_beside(weights_file: StrPath, options: Mapping[str, Any] | None, pre
         UserError: the file cannot be written.
     """
     _clear_orphans(Path(weights_file).parent)
-    if options is None:
-        remove_options(weights_file)
-    else:
-        with atomic_write(options_path(weights_file), "w", encoding="utf-8") as file:
-            file.write(as_text(options, pred_w) + "\n")
+    path = Path(weights_file)
+    _in_work.add(path)
     try:
+        if options is None:
+            remove_options(path)
+        else:
+            with atomic_write(options_path(path), "w", encoding="utf-8") as file:
+                file.write(as_text(options, pred_w) + "\n")
         yield
     finally:
-        if not Path(weights_file).exists():
-            remove_options(weights_file)
+        _remove_if_alone(path)
+        _in_work.discard(path)
 
 
 def read_options(weights_file: StrPath) -> StoredOptions | None:
@@ -128,6 +147,4 @@ def remove_options(weights_file: StrPath) -> None:
 
 def _clear_orphans(folder: Path) -> None:
     for path in folder.glob(f"c2_model_iter*{SUFFIX}"):
-        weights_file = path.with_name(path.name.removesuffix(SUFFIX) + ".pkl")
-        if not weights_file.exists():
-            remove_options(weights_file)
+        _remove_if_alone(path.with_name(path.name.removesuffix(SUFFIX) + ".pkl"))
