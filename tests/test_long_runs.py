@@ -40,6 +40,14 @@ def names_in(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
+def checkpoints_in(folder):
+    """Names of the checkpoints in a folder that holds nothing but them and their options."""
+    names = names_in(folder)
+    checkpoints = [name for name in names if name.endswith(".pkl")]
+    assert names == sorted([*checkpoints, *(name.replace(".pkl", ".options.json") for name in checkpoints)])
+    return checkpoints
+
+
 @contextlib.contextmanager
 def file_system(folder, size="256m"):
     """A small file system of its own at a folder. Skips where mounting is not permitted."""
@@ -92,8 +100,9 @@ def test_a_disk_that_becomes_read_only(zygote, repo, data, tmp_path):
         accident = f"[subprocess.run(words, check=True) for words in {mounts!r}]"
         assert zygote.run(words, log, prelude=at_iteration(3, accident)) == 1
         [error] = errors_in(log)
-        assert error == f"error: {folder}/checkpoints/c2_model_iter4.pkl: cannot be written: Read-only file system"
-        assert names_in(folder / "checkpoints") == ["c2_model_iter2.pkl"]
+        assert error == (f"error: {folder}/checkpoints/c2_model_iter4.options.json: cannot be written: Read-only file "
+                         "system")
+        assert checkpoints_in(folder / "checkpoints") == ["c2_model_iter2.pkl"]
         # Started again it finds out before it works for a period.
         log.unlink()
         assert zygote.run(words, log) == 1
@@ -132,7 +141,7 @@ def test_a_checkpoint_folder_that_is_removed(zygote, repo, data, tmp_path):
     accident = f"__import__('shutil').rmtree({str(folder)!r})"
     assert zygote.run(tiny_job.command(repo, data, folder, **CHEAP), log, prelude=at_iteration(3, accident)) == 0
     # The next checkpoint makes it again.
-    assert names_in(folder / "checkpoints") == ["c2_model_iter4.pkl", "c2_model_iter6.pkl"]
+    assert checkpoints_in(folder / "checkpoints") == ["c2_model_iter4.pkl", "c2_model_iter6.pkl"]
     assert load(folder / "checkpoints/c2_model_iter6.pkl")["blobs"]["model_iter"] == 6
 
 
@@ -259,7 +268,7 @@ def test_a_device_that_is_lost_while_training(zygote, repo, data, tmp_path):
     assert zygote.run(words, log, prelude=at_iteration(5, accident)) == 1
     [error] = errors_in(log)
     assert error.startswith("error: cpu: CUDA error: unspecified launch failure; everything saved so far is intact")
-    assert names_in(tmp_path / "checkpoints") == ["c2_model_iter2.pkl", "c2_model_iter4.pkl"]
+    assert checkpoints_in(tmp_path / "checkpoints") == ["c2_model_iter2.pkl", "c2_model_iter4.pkl"]
 
 
 # ---------------------------------------------------------------------------------------------- a decoder that hangs
@@ -289,7 +298,7 @@ def test_a_decoder_that_hangs_ends_the_run(processes, zygote, repo, data, tmp_pa
     assert error.startswith("error: decoding hangs: no frame for 1 seconds (DATALOADER.HANG_SECONDS) of '")
     named = error.split("'")[1]
     assert named in (data / "train.txt").read_text() and error.endswith("; what has been saved stands")
-    assert names_in(tmp_path / "run/checkpoints")[0] == "c2_model_iter2.pkl"
+    assert checkpoints_in(tmp_path / "run/checkpoints")[0] == "c2_model_iter2.pkl"
 
 
 class SlowFrames(list):
