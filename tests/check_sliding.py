@@ -37,6 +37,7 @@ from engine.prediction import load_model, predict  # noqa: E402
 from formats.blobs import model_blobs  # noqa: E402
 from formats.caffe2_pickle import dump  # noqa: E402
 from models.model_builder_video import create_model  # noqa: E402
+from utils import cli  # noqa: E402
 
 CLASSES, LENGTH, RATE = 10, 2, 10
 REPEATED = 97  # seconds of video
@@ -84,11 +85,15 @@ def run_tool(folder, seconds):
         tool = subprocess.Popen([sys.executable, REPO / "tools/predict_video.py", *map(str, words)], stdout=log,
                                 stderr=log)
         ended = 0
-        while not ended:
-            if not early and sum(" % " in line for line in (folder / "log.txt").read_text().splitlines()) >= EARLY:
-                early = peak_now(tool.pid)
-            time.sleep(0.1)
-            ended, status, usage = os.wait4(tool.pid, os.WNOHANG)
+        try:
+            while not ended:
+                if not early and sum(" % " in line for line in (folder / "log.txt").read_text().splitlines()) >= EARLY:
+                    early = peak_now(tool.pid)
+                time.sleep(0.1)
+                ended, status, usage = os.wait4(tool.pid, os.WNOHANG)
+        finally:
+            if not ended:
+                tool.kill()
     tool.returncode = os.waitstatus_to_exitcode(status)
     assert tool.returncode == 0, (folder / "log.txt").read_text()[-2000:]
     return time.monotonic() - start, early, usage.ru_maxrss << 10
@@ -181,4 +186,4 @@ def main():
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    cli.run(main)
