@@ -12,7 +12,6 @@ import argparse
 import contextlib
 import csv
 import json
-import os
 import re
 import subprocess
 import sys
@@ -80,23 +79,21 @@ def run_tool(folder, seconds):
     words = ["--video", folder / "long.mkv", "--sliding", seconds, "--views", "1x1", "--top", CLASSES,
              "--csv", folder / "long.csv", "--json", folder / "long.json", "--timeline", folder / "long.png",
              *WORDS, "TEST.PARAMS_FILE", folder / "w.pkl"]
-    start, early = time.monotonic(), 0
+    start, early, peak = time.monotonic(), 0, 0
     with open(folder / "log.txt", "w") as log:
         tool = subprocess.Popen([sys.executable, REPO / "tools/predict_video.py", *map(str, words)], stdout=log,
                                 stderr=log)
-        ended = 0
+        # Not ru_maxrss: it begins with what this process had when it started the tool.
         try:
-            while not ended:
+            while tool.poll() is None:
+                peak = max(peak, peak_now(tool.pid))
                 if not early and sum(" % " in line for line in (folder / "log.txt").read_text().splitlines()) >= EARLY:
-                    early = peak_now(tool.pid)
+                    early = peak
                 time.sleep(0.1)
-                ended, status, usage = os.wait4(tool.pid, os.WNOHANG)
         finally:
-            if not ended:
-                tool.kill()
-    tool.returncode = os.waitstatus_to_exitcode(status)
+            tool.kill()
     assert tool.returncode == 0, (folder / "log.txt").read_text()[-2000:]
-    return time.monotonic() - start, early, usage.ru_maxrss << 10
+    return time.monotonic() - start, early, peak
 
 
 def peak_now(process):
