@@ -22,7 +22,10 @@ function svg(name, attributes = {}, ...children) {
 }
 
 const percent = (share, decimals = 1) => `${(100 * share).toFixed(decimals)} %`;
-const compact = (value) => String(+value.toPrecision(4));
+const compact = (value) => {
+  const rounded = +value.toPrecision(4);
+  return rounded && Math.abs(rounded) < 1e-3 ? rounded.toExponential() : String(rounded);
+};
 const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
 
 // The tip beside the pointer
