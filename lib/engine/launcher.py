@@ -35,7 +35,7 @@ Work: TypeAlias = Callable[[AttrDict, Replicas], int | None]
 # Time that the other processes have to exit after one has died, before they are killed.
 GRACE_SECONDS = 1.0
 # Time that the first process of a machine has to notice the loss of another one before the others speak.
-PEER_GRACE_SECONDS = 5.0
+PEER_GRACE_SECONDS = 15.0
 # Passed to the processes that launch() starts: a pipe that closes when their parent dies, however it dies.
 PARENT_PIPE = "NLNET_PARENT_PIPE"
 
