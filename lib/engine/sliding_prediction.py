@@ -3,11 +3,13 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import torch
 
 from data.data_builder import Preprocessor, sliding_loader
+from engine.fetching import fetch
 from engine.prediction import VideoClassifier
 from engine.replicas import Replicas
 from engine.scoring import check_scores
@@ -64,14 +66,14 @@ def predict_windows(model: VideoClassifier, video: str, seconds: Fraction,
     """
     cfg, protocol, replicas = model.cfg, model.protocol, Replicas(1, device=model.device)
     prepare = Preprocessor(cfg, replicas.device)
-    sums: dict[int, np.ndarray] = {}  # by number of clip: over its crops
+    sums: dict[int, Any] = {}  # by number of clip: over its crops
     try:
         with sliding_loader(cfg, replicas, protocol, video, seconds, bad_videos) as loader:
             for batch in loader:
                 if len(batch.clips):
-                    scores = model(prepare.clips(batch.views)).float().cpu().numpy()
+                    scores = fetch(model(prepare.clips(batch.views)))()
                     check_scores(scores, model.weights_file, video)
-                    for clip, row in zip(batch.clips.tolist(), scores.astype(np.float64), strict=True):
+                    for clip, row in zip(batch.clips.tolist(), np.asarray(scores, np.float64), strict=True):
                         sums[clip] = sums[clip] + row if clip in sums else row
                 for window in batch.windows:
                     views = len(window.clips) * protocol.crops

@@ -14,7 +14,7 @@ from core.defaults import OPTIONS, default_config
 from core.messages import shown
 from formats.blobs import Checkpoint, is_weight, read_checkpoint
 from formats.options_file import StoredOptions, classifier_digest, options_path, read_options
-from models.model_builder_video import blob_shapes, nonlocal_places
+from models.model_builder_video import nonlocal_places, weight_shapes
 from models.resnet_video import ARCS
 from utils.collections import AttrDict, leaves, value_at
 from utils.errors import UserError
@@ -141,7 +141,7 @@ def _contradiction(cfg: AttrDict, blobs: dict[str, tuple[int, ...]], facts: dict
     for key, value in facts.items():
         if (told := value_at(cfg, key)) != value:
             return f"{key} is {value} by the weights, got {shown(told)}"
-    expected = blob_shapes(cfg)
+    expected = weight_shapes(cfg)
     for name in [name for name in blobs if is_weight(name)] + list(expected):
         if blobs.get(name) != expected.get(name):
             shapes = (f"shape {shape}" if shape else "no such blob" for shape in (blobs.get(name), expected.get(name)))

@@ -60,7 +60,7 @@ def create_model(cfg: AttrDict, split: str) -> ResNetVideo:
     return model.train(split == "train")
 
 
-def blob_shapes(cfg: AttrDict) -> dict[str, tuple[int, ...]]:
+def weight_shapes(cfg: AttrDict) -> dict[str, tuple[int, ...]]:
     """{blob: shape} of the network of a configuration, which takes no memory. Raises UserError as create_model."""
     with torch.device("meta"):
         return {name: tuple(tensor.shape) for name, tensor in model_blobs(_uninitialized(cfg, "test")).items()}

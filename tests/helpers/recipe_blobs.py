@@ -4,7 +4,7 @@ import numpy as np
 from reference_recipe import fill
 
 from formats.blobs import model_blobs
-from models.model_builder_video import blob_shapes
+from models.model_builder_video import weight_shapes
 
 __all__ = ["fill", "shapes", "values"]
 
@@ -15,4 +15,4 @@ def values(model):
 
 def shapes(cfg):
     """Arrays of the right shapes, for the network of a configuration, that take no memory."""
-    return {name: np.broadcast_to(np.float32(0), shape) for name, shape in blob_shapes(cfg).items()}
+    return {name: np.broadcast_to(np.float32(0), shape) for name, shape in weight_shapes(cfg).items()}
