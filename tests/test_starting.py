@@ -14,6 +14,7 @@ import pytest
 from video_files import H264, read_items
 
 from utils import cli
+from utils.version import VERSION
 
 REPO = legacy_run.REPO
 PROGRAMS = [path for path in [*REPO.glob("tools/*.py"), *REPO.glob("process_data/*/*.py")]
@@ -54,6 +55,15 @@ def test_they_start_with_pythonsafepath(program, tmp_path):
     (tmp_path / "link.py").symlink_to(REPO / program)
     started = python(tmp_path / "link.py", "--help", PYTHONSAFEPATH="1")
     assert started.returncode == 0 and started.stdout.startswith("usage: ")
+
+
+@pytest.mark.parametrize("program", PROGRAMS, ids=NAMES)
+def test_they_tell_their_version(program, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [str(program), "--version"])
+    monkeypatch.setattr(sys, "path", [str(program.parent), *sys.path])
+    with pytest.raises(SystemExit) as ending:
+        runpy.run_path(str(program), run_name="__main__")
+    assert (ending.value.code, capsys.readouterr().out) == (0, f"video-nonlocal-net {VERSION}\n")
 
 
 # --------------------------------------------------------------------------------------------------------- old Pythons

@@ -19,7 +19,6 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
 import _init_paths  # noqa: F401, I001  (lib/ on the path, a Python that is new enough)
 
-import argparse
 import json
 import os
 from typing import NamedTuple
@@ -28,7 +27,7 @@ from zlib import crc32
 import cv2
 import numpy as np
 
-from utils.cli import run
+from utils import cli
 from utils.errors import UserError
 from utils.files import atomic_file, atomic_write, make_folder
 from video.bad_videos import BadVideo
@@ -160,7 +159,7 @@ def _render_frame(scene, phases):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = cli.argument_parser(__doc__.splitlines()[0])
     parser.add_argument("out", metavar="OUT", help="folder for the videos")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--train", type=int, default=40, metavar="N", help="videos of each class to train on")
@@ -178,4 +177,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    cli.run(main)
