@@ -66,6 +66,18 @@ def test_they_tell_their_version(program, monkeypatch, capsys):
     assert (ending.value.code, capsys.readouterr().out) == (0, f"video-nonlocal-net {VERSION}\n")
 
 
+@pytest.mark.parametrize("others, setting", [(0, {"GOMP_SPINCOUNT": "10000"}), (1000, {"OMP_WAIT_POLICY": "PASSIVE"})])
+@pytest.mark.parametrize("given", [{}, {"OMP_WAIT_POLICY": "ACTIVE"}, {"GOMP_SPINCOUNT": "5"}, {"KMP_BLOCKTIME": "1"}])
+def test_how_threads_wait(tmp_path, monkeypatch, given, others, setting):
+    (tmp_path / "stat").write_text(f"cpu  1 2 3 4\nprocs_running {others + 1}\nprocs_blocked 3\n")
+    names = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
+    monkeypatch.setattr(os, "environ", {name: os.environ[name] for name in os.environ if name not in names} | given)
+    source = (REPO / "tools/_init_paths.py").read_text().replace("/proc/stat", str(tmp_path / "stat"))
+    monkeypatch.setattr(sys, "path", sys.path[:])
+    exec(compile(source, REPO / "tools/_init_paths.py", "exec"), {"__file__": str(REPO / "tools/_init_paths.py")})
+    assert {name: os.environ[name] for name in names if name in os.environ} == (given or setting)
+
+
 # --------------------------------------------------------------------------------------------------------- old Pythons
 
 
