@@ -49,6 +49,7 @@ class Run:
 
 
 RUN = [
+    Run(r"bash scripts/run_i3d_nlnet_affine_400k_128f\.sh", f"{TRAINING} TRAIN.VIDEO_LENGTH 32 TRAIN.BATCH_SIZE 1"),
     Run(r"bash scripts/run_(c2d|i3d)_\w+\.sh.*", TRAINING),
     Run(r"bash scripts/run_test_multicrop\.sh .*", f"{DATA} {NETWORK} {TEST} TRAIN.BATCH_SIZE 2 TRAIN.VIDEO_LENGTH 2"),
     Run(r"bash scripts/test_released\.sh.*", f"{DATA} NUM_GPUS 1 TEST.BATCH_SIZE 3 TEST.NUM_TEST_CLIPS 6",
