@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import reference_recipe as recipe
 import tiny_job
+from page_commands import section_commands
 from video_files import write_video
 
 import plan_training as tool
@@ -20,7 +21,6 @@ from models.model_builder_video import create_model
 from utils.collections import value_at
 from utils.errors import UserError
 
-TITLE = "## Kinetics-600, Kinetics-700 and other data"
 CLASSES, TESTED = 600, 30  # of which some have a test video
 # A small network, short clips and two iterations, as there are no days; and 600 videos need not be decoded.
 TINY = {name: value for name, value in tiny_job.OPTIONS.items() if name not in ("MODEL.NUM_CLASSES",
@@ -33,9 +33,7 @@ TINY_WORDS = [str(word) for pair in TINY.items() for word in pair]
 @pytest.fixture(scope="module")
 def commands(repo):
     """The commands of the section, as lists of words, in order; variables are filled in."""
-    section = re.split(r"^## ", (repo / "DATASET.md").read_text().split(TITLE)[1], flags=re.MULTILINE)[0]
-    (block,) = re.findall(r"^```Shell\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
-    first, *lines = block.replace("\\\n", " ").splitlines()
+    first, *lines = section_commands(repo, "DATASET.md", "Kinetics-600, Kinetics-700 and other data")
     name, value = first.split("=")
     return [shlex.split(line.replace(f"${name}", value)) for line in lines]
 

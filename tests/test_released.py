@@ -67,8 +67,8 @@ def test_the_description_in_its_script(name, repo):
 
 
 def test_other_pages_and_scripts_name_only_what_was_released(repo):
-    """Also data/README.md, the tools' help and the scripts' comments."""
-    pages = [*repo.glob("*.md"), *repo.glob("data/*.md"), *repo.glob("scripts/*.sh"), *repo.glob("tools/*.py"),
+    """Also the pages of the folders, the tools' help and the scripts' comments."""
+    pages = [*repo.glob("*.md"), *repo.glob("[!.]*/*.md"), *repo.glob("scripts/*.sh"), *repo.glob("tools/*.py"),
              *repo.glob("configs/*.yaml"), *repo.glob("lib/**/*.py")]
     found = set()
     for page in pages:

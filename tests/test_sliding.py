@@ -3,7 +3,6 @@
 import csv
 import json
 import math
-import re
 import shlex
 import signal
 import time
@@ -15,6 +14,7 @@ import legacy_run
 import numpy as np
 import pytest
 from muxing import encode, join, write_container
+from page_commands import section_commands
 from plain_decoder import all_frames
 from video_files import moving_square, write_frames, write_video
 
@@ -198,10 +198,10 @@ def test_tables_and_picture(slide, video, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["names.txt", "r.PNG", "r.csv", "r.json"]
 
 
-def test_the_command_of_the_readme(repo, video, job, call_tool, tmp_path, monkeypatch):
-    pattern = r"^python (tools/predict_video\.py (?:.*\\\n)+ .*--sliding .*)$"
-    (command,) = re.findall(pattern, (repo / "README.md").read_text(), re.MULTILINE)
-    words = shlex.split(command.replace("\\\n", ""))[1:]
+def test_the_command_of_the_page(repo, video, job, call_tool, tmp_path, monkeypatch):
+    (command,) = section_commands(repo, "tools/README.md", "Long videos")
+    python, tool, *words = shlex.split(command)
+    assert (python, tool) == ("python", "tools/predict_video.py")
     at = words.index("--weights")
     words[at : at + 2] = []
     words[words.index("--video") + 1] = str(video)

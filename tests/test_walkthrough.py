@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 import reference_recipe as recipe
+from page_commands import section_commands
 from video_files import moving_square, write_video
 
 from core.config import load_config
@@ -16,7 +17,6 @@ from formats.blobs import load_blobs, model_blobs
 from formats.caffe2_pickle import dump
 from models.model_builder_video import create_model
 
-TITLE = "## Fine-tuning on your own videos"
 CLASSES = {"jumping": 2, "my waving": 3}
 
 # Appended to the commands that train or predict: a small network, short clips, few iterations.
@@ -33,12 +33,7 @@ TINY_WORDS = " ".join(str(word) for pair in TINY.items() for word in pair)
 @pytest.fixture(scope="module")
 def commands(repo):
     """The commands of the walk-through as strings, in order."""
-    text = (repo / "DATASET.md").read_text()
-    if TITLE not in text:
-        pytest.skip(f"DATASET.md has no section {TITLE!r}")
-    section = re.split(r"^## |^To try it ", text.split(TITLE)[1], flags=re.MULTILINE)[0]
-    blocks = re.findall(r"^ *```Shell\n(.*?)^ *```", section, re.MULTILINE | re.DOTALL)
-    return [line.strip() for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    return section_commands(repo, "DATASET.md", "Fine-tuning on your own videos")
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ with its status.
 
 import contextlib
 import json
+import os
 import socket
 import sys
 import threading
@@ -42,6 +43,7 @@ def forking_python(zygote, folder):
             words = request["words"]
             while not words[0].endswith(".py"):  # options of Python
                 words = words[1:]
+            words[0] = os.path.join(request["folder"], words[0])
             output, errors = (f"/proc/{request['pid']}/fd/{stream}" for stream in (1, 2))
             with lock:
                 run = zygote.start(words, output, PRELUDE.format(**request), errors=errors)
