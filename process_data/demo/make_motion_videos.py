@@ -47,7 +47,7 @@ FRAME_RATES = (15, 24, 25, 30)
 LENGTHS = (24, 60)  # frames, both ends included
 SIDES = (0.35, 0.65)  # of a square, of its quarter's side
 LIGHTS = (80, 250)  # the value of its colour in HSV; its inside is dark
-HUES, SATURATION = (0, 120), 130  # of the same
+HUES, SATURATION = (0, 120), 220  # of the same
 # Frames until a phase repeats.
 ROUNDS = {"x": (16, 24), "y": (16, 24), "size": (14, 20), "light": (14, 20), "hue": (14, 20)}
 FILLED = 0.9  # of the frame's short side, by the four quarters
