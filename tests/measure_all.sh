@@ -4,72 +4,82 @@
 #
 #   bash tests/measure_all.sh [STEP]...
 #
-# STEPs (default: all) are the names in the list below; the page keeps what others have measured before. The logs are in
-# data/figures/. REFERENCES is a folder with the numbers of the Caffe2 program (see check_references.py), VIDEOS one of
-# videos; without them their steps are left out, and benchmarks generate their videos.
+# STEPs (default: all) are the names of checks and benches below; the page keeps what others have measured before. The
+# logs are in data/figures/. Set REFERENCES to a folder with the numbers of the Caffe2 program (check_references.py), and
+# VIDEOS to one of videos, of which the benchmarks otherwise generate some.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 bash scripts/setup_env.sh requirements-dev.txt || exit
 export PATH=$PWD/.venv/bin:$PATH
 logs=data/figures page=tests/figures.md chosen=" $* " failed=0
-references=${REFERENCES:-} videos=${VIDEOS:+--videos "$VIDEOS"}
+videos=${VIDEOS:+' --videos "$VIDEOS"'}
 mkdir -p "$logs"
-part=$(mktemp "$logs/page.XXXXXX")
-trap 'rm -f "$part"' EXIT
+part=$(mktemp -d)
+trap 'rm -rf "$part"' EXIT
 
-# measure NAME TITLE PATTERN COMMAND: run a command, and put the lines of its output that match on the page.
-measure() {
-    local name=$1 title=$2 pattern=$3 command=$4 log=$logs/$1.log begin=$SECONDS status=0
-    if [ "$chosen" = "  " ] || [[ $chosen == *" $name "* ]]; then
-        echo "$name: $command"
-        bash -c "$command" >"$log.part" 2>&1 </dev/null || status=$?
-        printf '%s, commit %s%s, %d s%s\n' "$(date -u +%F)" "$(git rev-parse --short HEAD)" \
-            "$(git diff --quiet HEAD -- . ':!tests/figures.md' ':!tests/parity.md' || echo ' with changes')" \
-            $((SECONDS - begin)) "$([ $status = 0 ] || echo ", FAILED with status $status")" >"$logs/$name.when"
-        mv "$log.part" "$log"
-        [ $status = 0 ] || { failed=1 && echo "$name failed: see $log"; }
-    fi
-    [ -f "$log" ] || return 0
-    { printf '\n## %s\n\n`%s` (%s)\n\n```\n' "$title" "$command" "$(cat "$logs/$name.when")"
-      tr '\r' '\n' <"$log" | grep -E -- "$pattern" | cut -c1-140; printf '```\n'; } >>"$part"
+# run NAME COMMAND: unless only other steps are asked for, run a command; its output and circumstances are kept.
+run() {
+    local name=$1 command=$2 begin=$SECONDS status=0
+    [ "$chosen" = "  " ] || [[ $chosen == *" $name "* ]] || return 0
+    echo "$name: $command"
+    bash -c "$command" >"$logs/$name.part" 2>&1 </dev/null || status=$?
+    tr '\r' '\n' <"$logs/$name.part" >"$logs/$name.log" && rm "$logs/$name.part"
+    printf '%s, %s%s, %d s%s\n' "$(date -u +%F)" "$(git rev-parse --short HEAD)" \
+        "$(git diff --quiet HEAD -- . ':!tests/figures.md' ':!tests/parity.md' || echo ' with changes')" \
+        $((SECONDS - begin)) "$([ $status = 0 ] || echo ", FAILED with status $status")" >"$logs/$name.when"
+    [ $status = 0 ] || { failed=1 && echo "$name failed: see $logs/$name.log"; }
 }
 
-{ printf '# Figures\n\nWritten by `bash tests/measure_all.sh`, on %s cores of %s, with %s GiB of memory.\n' \
-    "$(nproc)" "$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1)" "$(free -g | awk '/^Mem/ {print $2}')"
-  printf 'Each part names its command, and the date, commit and duration of its run.\n'; } >"$part"
+# check NAME PATTERN COMMAND: a row of the first table, with the part of the output that matches.
+check() {
+    run "$1" "$3"
+    [ ! -f "$logs/$1.log" ] || echo "| \`$3\` | $(grep -oE -- "$2" "$logs/$1.log" | tr -s ' \n\t' ' ' | sed 's/ $//') |" \
+        "$(cat "$logs/$1.when") |" >>"$part/checks"
+}
 
-rows='^\S.*  +\S*[0-9]' # of a table
-[ -z "$references" ] || measure parity "Agreement with the Caffe2 program: [parity.md](parity.md)" "[0-9]+ (ok|checks)" \
-    "python tests/check_references.py '$references' --markdown tests/parity.md"
-measure suite "The tests" "passed|failed|^real" "time bash scripts/run_tests.sh"
+# bench NAME LINES COMMAND: a block with the last lines of the output.
+bench() {
+    run "$1" "$3"
+    [ ! -f "$logs/$1.log" ] || { printf '\n`%s` (%s):\n\n```\n' "$3" "$(cat "$logs/$1.when")"
+        grep -v '^ *$' "$logs/$1.log" | tail -n "$2" | cut -c1-140; printf '```\n'; } >>"$part/benchmarks"
+}
+
+touch "$part/checks" "$part/benchmarks"
+[ -z "${REFERENCES:-}" ] || check parity "all within their bars|[0-9]+ over their bars" \
+    'python tests/check_references.py "$REFERENCES" --markdown tests/parity.md'
+check suite "[0-9]+ (passed|failed|skipped).*" "bash scripts/run_tests.sh"
 for seed in 1 2 3; do
-    measure "demo$seed" "The demo, seed $seed" "top-[15] accuracy:|^real" \
-        "rm -rf data/checkpoints/run_demo; time bash scripts/run_demo.sh RNG_SEED $seed"
+    check "demo$seed" "top-1 accuracy: .*" "rm -rf data/checkpoints/run_demo; bash scripts/run_demo.sh RNG_SEED $seed"
 done
-measure model "The network" '^(fwd|r101|inference:|training:|   )' \
-    'python tests/bench/bench_model.py --repetitions 3 --build "plain, compiled" --build "+ norms folded" \
-    --build "+ fused attention" --build "activations recomputed"'
-measure builds "One optimisation after another" "$rows|^fwd" \
-    'python tests/bench/bench_model.py i3d_nlnet_8x8_val --batch 2 --repetitions 3'
-measure roofline "What bounds a training step" "$rows|measured" "python tests/bench/bench_roofline.py"
-measure busy "Beside busy programs" "$rows|^Seconds" "python tests/bench/bench_busy.py"
-measure processes "Several processes" "$rows|^Train" "python tests/bench/bench_processes.py"
-measure decode "Decoding" "$rows|^Times" "python tests/bench/bench_decode.py $videos"
-measure clips "Thirty clips of a video" "$rows|^Times" "python tests/bench/bench_test_clips.py $videos"
-measure rescaled "Rescaled videos" "$rows" "python tests/bench/bench_for_clips.py $videos"
-measure loader "Loading" "$rows" "python tests/bench/bench_loader.py"
-measure lock "Python's lock" "$rows" "python tests/bench/bench_lock.py"
-measure lmdb "LMDBs" "$rows" "python tests/bench/bench_lmdb.py"
-measure doctor "Checking data" "$rows" "python tests/bench/bench_doctor.py"
-measure released "Released models without options" "^[0-9]+ of|same" "python tests/check_released.py"
-measure sliding "Two hours of video" "MB|windows" "python tests/check_sliding.py"
-measure kills "Killed and restarted" "$rows|survived" "python tests/kill_runs.py --kills 200 --signal SIGKILL SIGTERM"
-measure pickles "Hostile pickles and records" "right|refused" "python tests/fuzz.py pickles records --count 200000 --seed 7"
-measure videos "Damaged videos" "right|refused" "python tests/fuzz.py videos --count 2000 --seed 7"
-measure unusual "Unusual videos" "right|refused" "python tests/fuzz.py unusual --count 5000 --seed 7"
-measure texts "Hostile lists, options and scores" "right|refused" "python tests/fuzz.py yaml lists scores --seed 7"
-measure soak "Half an hour of loading" "$rows|Flat" "python tests/bench/soak_loader.py --minutes 30"
+check released "[0-9]+ of [0-9]+ models.*" "python tests/check_released.py"
+check sliding "(ok|WRONG) .*" "python tests/check_sliding.py"
+check kills "SIG.* [0-9].*" "python tests/kill_runs.py --kills 200 --signal SIGKILL SIGTERM"
+check pickles "right.*|(pickles|records) .*" "python tests/fuzz.py pickles records --count 200000 --seed 7"
+check videos "right.*|videos .*" "python tests/fuzz.py videos --count 2000 --seed 7"
+check unusual "right.*|unusual .*" "python tests/fuzz.py unusual --count 5000 --seed 7"
+check texts "right.*|(yaml|lists|scores) .*" "python tests/fuzz.py yaml lists scores --seed 7"
+check soak "[0-9]{4} +[0-9]+ +[0-9]+ +[0-9.]+$|Flat.*" "python tests/bench/soak_loader.py --minutes 30"
 
-cat "$part" >"$page"
+bench model 30 'python tests/bench/bench_model.py --repetitions 3 --build "plain, compiled" --build "+ norms folded" '\
+'--build "+ fused attention" --build "activations recomputed"'
+bench builds 22 "python tests/bench/bench_model.py i3d_nlnet_8x8_val --batch 2 --repetitions 3"
+bench roofline 16 "python tests/bench/bench_roofline.py"
+bench busy 4 "python tests/bench/bench_busy.py"
+bench processes 4 "python tests/bench/bench_processes.py"
+bench decode 20 "python tests/bench/bench_decode.py$videos"
+bench clips 8 "python tests/bench/bench_test_clips.py$videos"
+bench rescaled 7 "python tests/bench/bench_for_clips.py$videos"
+bench loader 14 "python tests/bench/bench_loader.py"
+bench lock 6 "python tests/bench/bench_lock.py"
+bench lmdb 6 "python tests/bench/bench_lmdb.py"
+bench doctor 10 "python tests/bench/bench_doctor.py"
+
+{ printf '# Figures\n\nWritten by `bash tests/measure_all.sh`, on %s cores (%s) with %s GiB of memory. Each command is ' \
+    "$(nproc)" "$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1)" "$(free -g | awk '/^Mem/ {print $2}')"
+  printf 'named\nwith the date, the commit and the duration of its run.\n\n## Checks\n\n'
+  printf '| command | result | date, commit, duration |\n|---|---|---|\n'
+  cat "$part/checks"
+  printf '\n## Benchmarks\n'
+  cat "$part/benchmarks"; } >"$page"
 echo "$page"
 exit $failed
