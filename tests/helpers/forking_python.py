@@ -9,6 +9,7 @@ with its status.
 
 import contextlib
 import json
+import os
 import socket
 import sys
 import threading
@@ -25,7 +26,13 @@ with socket.socket(socket.AF_UNIX) as there:
     signal.signal(signal.SIGTERM, lambda *_: os.kill(pid, signal.SIGTERM))
     sys.exit(int(answers.readline()))
 """
-PRELUDE = "import os; os.environ.clear(); os.environ.update({environment!r}); os.chdir({folder!r})"
+PRELUDE = """import os, sys
+os.environ.clear()
+os.environ.update({environment!r})
+os.chdir({folder!r})
+# The zygote's was perhaps a file, and may be a pipe now.
+sys.stderr = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)
+"""
 
 
 @contextlib.contextmanager
@@ -42,6 +49,7 @@ def forking_python(zygote, folder):
             words = request["words"]
             while not words[0].endswith(".py"):  # options of Python
                 words = words[1:]
+            words[0] = os.path.join(request["folder"], words[0])
             output, errors = (f"/proc/{request['pid']}/fd/{stream}" for stream in (1, 2))
             with lock:
                 run = zygote.start(words, output, PRELUDE.format(**request), errors=errors)
