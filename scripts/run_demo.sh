@@ -14,7 +14,7 @@ make_lmdb() {
 }
 
 mkdir -p "$data/lmdb" "$run"
-"$PYTHON" ../process_data/demo/make_motion_videos.py "$data/videos" --train 40 --val 8
+"$PYTHON" ../process_data/demo/make_motion_videos.py "$data/videos" --train 50 --val 10
 for split in train val; do
     "$PYTHON" ../process_data/kinetics/gen_py_list.py "$data/videos/$split" "$data/${split}list.txt" \
         --classids "$data/videos/classids.json"
@@ -39,7 +39,7 @@ cd ..
 run=data/checkpoints/run_demo
 echo
 echo "The demo is done. $(grep -o 'top-1 accuracy: .*' "$run/log.txt" | tail -n 1) on held-out videos;" \
-    "chance is 20."
+    "chance is 25."
 echo "  report       $run/report.html (for a browser)"
 echo "  videos       data/demo/videos/{train,val}/<class>/"
 echo "  log          $run/log.txt"

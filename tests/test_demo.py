@@ -29,8 +29,8 @@ def test_network_has_non_local_blocks_in_both_stages_and_fits_the_test_crop(repo
     model.pred.register_forward_hook(lambda module, args, output: positions.append(output.shape))
     with torch.inference_mode():
         scores = model(torch.zeros(1, 3, cfg.TRAIN.VIDEO_LENGTH, crop, crop))
-    assert scores.shape == (1, 5) and torch.allclose(scores.sum(), torch.tensor(1.0))
-    assert positions == [(1, 4, 5)]  # 2 x 2 positions, as with a crop of 256
+    assert scores.shape == (1, 4) and torch.allclose(scores.sum(), torch.tensor(1.0))
+    assert positions == [(1, 4, 4)]  # 2 x 2 positions, as with a crop of 256
 
 
 def test_script_is_valid_shell(repo):

@@ -78,29 +78,25 @@ def single_frame_noise(frames):
 
 
 def change(frames):
-    """How much changes; how much of it is colour; whether all changes go one way. From six frames, four apart."""
-    luma, *chroma = (np.diff(channel, axis=0) for channel in np.moveaxis(np.stack(
-        [cv2.cvtColor(frame, cv2.COLOR_BGR2YCrCb) for frame in frames[:24:4]]).astype(np.float32), 3, 0))
-    size = np.abs(luma).mean() + 0.02
-    return [
-        np.log(size),
-        np.log(np.abs(chroma).mean() + 0.02) - np.log(size),
-        np.abs(luma.mean((1, 2))).mean() / size,
-    ]
+    """How much changes, and whether all of it gets lighter or darker. From six frames, four apart."""
+    gray = np.stack([cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY) for frame in frames[:24:4]]).astype(np.float32)
+    changes = np.diff(gray, axis=0)
+    size = np.abs(changes).mean() + 0.02
+    return [np.log(size), np.abs(changes.mean((1, 2))).mean() / size]
 
 
 def test_there_are_all_videos_in_several_sizes_and_lengths(videos, script):
-    assert [len(videos[split]) for split in ("train", "val")] == [5 * TRAIN, 5 * VAL]
+    assert [len(videos[split]) for split in ("train", "val")] == [4 * TRAIN, 4 * VAL]
     assert {label for _, label in videos["val"]} == set(range(len(script.CLASSES)))
     assert len({frames.shape[1:3] for frames, _ in videos["train"]}) >= 4
     lengths = {len(frames) for frames, _ in videos["train"]}
     assert len(lengths) > 10 and min(lengths) >= script.LENGTHS[0] and max(lengths) <= script.LENGTHS[1]
 
 
-# With 150 videos and 5 classes chance is 20 % with a standard error of 3.3 %.
+# With 120 videos and 4 classes chance is 25 % with a standard error of 4 %.
 @pytest.mark.parametrize("feature", [single_frame_pixels, single_frame_histogram, single_frame_noise])
 def test_a_single_frame_does_not_tell_the_class(videos, feature):
-    assert nearest_centroid_accuracy(feature, videos) < 0.32
+    assert nearest_centroid_accuracy(feature, videos) < 0.37
 
 
 def test_what_changes_tells_the_class(videos):
@@ -130,12 +126,12 @@ def test_the_command_repeats_and_keeps_what_is_there(repo, tmp_path):
         folder = tmp_path / out
         return {str(path.relative_to(folder)): decode(path) for path in folder.rglob("*.mp4")}
 
-    assert make("a").stdout == "a: 15 videos of 5 classes (15 new)\n"
-    assert make("a").stdout == "a: 15 videos of 5 classes (0 new)\n"
+    assert make("a").stdout == "a: 12 videos of 4 classes (12 new)\n"
+    assert make("a").stdout == "a: 12 videos of 4 classes (0 new)\n"
     make("b")
     make("c", "--seed", "1")
     a, b, c = frames("a"), frames("b"), frames("c")
-    assert a.keys() == b.keys() == c.keys() and len(a) == 15
+    assert a.keys() == b.keys() == c.keys() and len(a) == 12
     assert all(np.array_equal(a[name], b[name]) for name in a)
     assert not any(np.array_equal(a[name], c[name]) for name in a)
     assert not [path for path in tmp_path.rglob("*") if path.name.startswith(".")]

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Make the demo's videos: classes that differ only in how things move, never in how a single frame looks.
 
-A scene is a background and four squares, each in its own quarter of the picture, with five phases each: horizontal
-position, vertical position, size, brightness, hue. One of the squares acts, the others stay as they are. Every scene is
+A scene is a background and four squares, each in its own quarter of the picture, with four phases each: horizontal
+position, vertical position, size, brightness. One of the squares acts, the others stay as they are. Every scene is
 filmed once per class; the class only determines which phases of the acting square advance. A phase is uniformly
 distributed and remains so while it advances, so the frames of all classes follow one distribution: neither the
 background nor a single frame tells the class, or which square acts. Motions go back and forth, so mirroring turns no
@@ -36,21 +36,17 @@ from video.sampling import count_frames
 
 # Which phases of the acting square advance; the order gives the class ids.
 CLASSES = {
-    "colour": ("hue",),
     "fading": ("light",),
     "moving": ("x", "y"),
     "size": ("size",),
     "still": (),
 }
-FRAME_SIZES = ((96, 80), (128, 104), (96, 96), (80, 96), (128, 128), (144, 120))  # width, height
+FRAME_SIZES = ((96, 72), (128, 96), (96, 96), (72, 96), (128, 128), (160, 120))  # width, height
 FRAME_RATES = (15, 24, 25, 30)
 LENGTHS = (24, 60)  # frames, both ends included
-SIDES = (0.35, 0.65)  # of a square, of its quarter's side
-LIGHTS = (80, 250)  # the value of its colour in HSV; its inside is dark
-HUES, SATURATION = (0, 120), 220  # of the same
-# Frames until a phase repeats.
-ROUNDS = {"x": (16, 24), "y": (16, 24), "size": (14, 20), "light": (14, 20), "hue": (14, 20)}
-FILLED = 0.9  # of the frame's short side, by the four quarters
+SIDES = (0.3, 0.6)  # of a square, of its quarter's side
+LIGHTS = (80, 250)  # of a square; its inside is dark
+ROUNDS = {"x": (14, 20), "y": (14, 20), "size": (14, 20), "light": (14, 20)}  # frames until a phase repeats
 
 
 class Scene(NamedTuple):
@@ -149,9 +145,9 @@ def _between(limits, phase):
 
 
 def _draw_square(frame, number, phases):
-    """Draw a square into its quarter of the middle of the frame."""
+    """Draw a square into its quarter of the largest square in the middle of the frame."""
     height, width = frame.shape[:2]
-    quarter = FILLED * min(height, width) / 2
+    quarter = min(height, width) / 2
     side = quarter * _between(SIDES, phases["size"])
     light = _between(LIGHTS, phases["light"])
     room = quarter * (1 - SIDES[1]) / 2
@@ -159,10 +155,8 @@ def _draw_square(frame, number, phases):
     x = width / 2 + (column - 0.5) * quarter + _between((-room, room), phases["x"])
     y = height / 2 + (row - 0.5) * quarter + _between((-room, room), phases["y"])
     distance = np.maximum(abs(np.arange(width) + 0.5 - x), abs(np.arange(height) + 0.5 - y)[:, None])
-    pixel = np.uint8([[[round(_between(HUES, phases["hue"])), SATURATION, round(light)]]])
-    colour = cv2.cvtColor(pixel, cv2.COLOR_HSV2BGR)[0, 0]
-    frame[distance < side / 2] = colour
-    frame[distance < side / 4] = colour // 8
+    frame[distance < side / 2] = round(light)
+    frame[distance < side / 4] = round(light / 8)
 
 
 def main() -> None:
