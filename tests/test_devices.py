@@ -5,8 +5,8 @@ import torch
 
 from engine import devices
 from engine.replicas import Replicas
+from utils.cli import VERSION
 from utils.errors import UserError
-from utils.version import VERSION
 
 DRIVER = "NVRM version: NVIDIA UNIX x86_64 Kernel Module  470.57.02  Tue Jul 13 16:14:05 UTC 2021\nGCC version: 9\n"
 

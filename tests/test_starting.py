@@ -14,7 +14,6 @@ import pytest
 from video_files import H264, read_items
 
 from utils import cli
-from utils.version import VERSION
 
 REPO = legacy_run.REPO
 PROGRAMS = [path for path in [*REPO.glob("tools/*.py"), *REPO.glob("process_data/*/*.py")]
@@ -63,7 +62,7 @@ def test_they_tell_their_version(program, monkeypatch, capsys):
     monkeypatch.setattr(sys, "path", [str(program.parent), *sys.path])
     with pytest.raises(SystemExit) as ending:
         runpy.run_path(str(program), run_name="__main__")
-    assert (ending.value.code, capsys.readouterr().out) == (0, f"video-nonlocal-net {VERSION}\n")
+    assert (ending.value.code, capsys.readouterr().out) == (0, f"video-nonlocal-net {cli.VERSION}\n")
 
 
 @pytest.mark.parametrize("others, setting", [(0, {"GOMP_SPINCOUNT": "10000"}), (1000, {"OMP_WAIT_POLICY": "PASSIVE"})])

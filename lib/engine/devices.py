@@ -10,8 +10,8 @@ import torch
 from engine.malloc import keep_freed_memory
 from engine.replicas import Replicas
 from models.precision import CPU_HAS_FAST_BFLOAT16, leave_out_amx, set_precision
+from utils.cli import VERSION
 from utils.errors import UserError
-from utils.version import VERSION
 
 logger = logging.getLogger(__name__)
 

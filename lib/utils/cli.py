@@ -13,9 +13,10 @@ from typing import Any, NoReturn
 
 from utils import stopping
 from utils.errors import Hang, UserError
-from utils.version import VERSION
 
 logger = logging.getLogger(__name__)
+
+VERSION = "1.0.0"  # of this program; pyproject.toml reads it here
 
 LOG_FORMAT = "[%(levelname)s: %(filename)s: %(lineno)4d]: %(message)s"
 
