@@ -244,7 +244,7 @@ def test_the_commands_of_a_page_run(page, checkout, data, zygote, tmp_path):
                   "{ set +x; } 2>/dev/null"]
     with forking_python(zygote, tmp_path) as python:
         environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHON": str(python), "OMP_NUM_THREADS": "1"}
-        run = subprocess.run(["bash", "-c", "\n".join(lines)], capture_output=True, text=True, timeout=300,
+        run = subprocess.run(["bash", "-c", "\n".join(lines)], capture_output=True, text=True, timeout=1800,
                              env=os.environ | environment)
     failed = failures.read_text().split() if failures.exists() else []
     assert [commands[int(number)].text for number in failed] == [], f"{run.stderr[-8000:]}\n{run.stdout[-2000:]}"
