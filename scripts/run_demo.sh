@@ -32,7 +32,7 @@ make_lmdb test create_video_lmdb_test_multicrop.py "$data/vallist.txt"
     --classes "$data/videos/classids.json"
 weights=$(ls -t "$run"/checkpoints/c2_model_iter*.pkl | head -n 1)
 "$PYTHON" ../tools/visualize_attention.py --config_file ../configs/demo.yaml --output "$run/attention" \
-    --video "$data/videos/val/updown/scene_0001.mp4" TEST.PARAMS_FILE "$weights"
+    --block nonlocal_conv3_3 --video "$data/videos/val/moving/scene_0001.mp4" TEST.PARAMS_FILE "$weights"
 "$PYTHON" ../tools/report_run.py "$run" --classes "$data/videos/classids.json"
 
 cd ..

@@ -6,6 +6,7 @@ import torch
 from engine import devices
 from engine.replicas import Replicas
 from utils.errors import UserError
+from utils.version import VERSION
 
 DRIVER = "NVRM version: NVIDIA UNIX x86_64 Kernel Module  470.57.02  Tue Jul 13 16:14:05 UTC 2021\nGCC version: 9\n"
 
@@ -66,9 +67,11 @@ def test_a_cpu_without_kernels_for_bfloat16(monkeypatch, caplog, supported, prec
 
 
 def test_the_line_about_devices():
-    assert devices.describe(Replicas(8)) == (f"8 replicas in 1 process on 1 x CPU ({torch.get_num_threads()} threads); "
-                                             f"PyTorch {torch.__version__}")
+    rest = (f"in 1 process on 1 x CPU ({torch.get_num_threads()} threads); PyTorch {torch.__version__}, "
+            f"video-nonlocal-net {VERSION}")
+    assert devices.describe(Replicas(8)) == f"8 replicas {rest}"
+    assert devices.describe(Replicas(1)) == f"1 replica {rest}"
 
 
 def test_a_run_says_what_it_runs_on(job):
-    assert f"replicas in 1 process on 1 x CPU ({torch.get_num_threads()} threads); PyTorch" in job.output
+    assert f" in 1 process on 1 x CPU ({torch.get_num_threads()} threads); PyTorch" in job.output

@@ -8,14 +8,20 @@ from functools import partial
 
 import numpy as np
 import pytest
-from kinetics_tools import assert_one_line, run_tool
+from kinetics_tools import assert_one_line, fork_tool, run_tool
 
 from data.class_ids import read_class_ids
 from utils.errors import UserError
 
 
 @pytest.fixture
-def tool(repo, tmp_path):
+def tool(zygote, tmp_path):
+    return partial(fork_tool, zygote, tmp_path)
+
+
+@pytest.fixture
+def new_tool(repo, tmp_path):
+    """In a new process, whose sets have an order of their own."""
     return partial(run_tool, repo, tmp_path)
 
 
@@ -103,7 +109,7 @@ def test_gen_py_list_refuses(tool, train, tmp_path):
     assert not (tmp_path / "list.txt").exists()
 
 
-def test_classes_of_ones_own_numbered_and_split(tool, tmp_path):
+def test_classes_of_ones_own_numbered_and_split(tool, new_tool, tmp_path):
     counts = {"my waving": 10, "jumping": 1, "zz top": 3, ".hidden": 2}
     for name, count in counts.items():
         (tmp_path / "own" / name).mkdir(parents=True)
@@ -112,7 +118,7 @@ def test_classes_of_ones_own_numbered_and_split(tool, tmp_path):
 
     def lists(*words):
         files = ("train.txt", "--make_classids", "ids.json", "--val_list", "val.txt")
-        result = tool("gen_py_list.py", "own", *files, *words)
+        result = new_tool("gen_py_list.py", "own", *files, *words)
         assert result[0] == 0, result
         return [(tmp_path / name).read_text().splitlines() for name in ("train.txt", "val.txt")]
 
@@ -176,18 +182,18 @@ def test_change_listname_refuses(tool, tmp_path):
 # shuffle_list_rep.py
 
 
-def test_shuffle(tool, tmp_path):
+def test_shuffle(new_tool, tmp_path):
     lines = [f"/data/video_{i}.mp4 {i}" for i in range(50)]
     (tmp_path / "trainlist.txt").write_text("\n".join(lines))  # without a line break at the end
-    assert tool("shuffle_list_rep.py", "out.txt")[0] == 0
+    assert new_tool("shuffle_list_rep.py", "out.txt")[0] == 0
     written = (tmp_path / "out.txt").read_text()
     repetitions = np.array(written.splitlines()).reshape(100, 50)
     assert all(sorted(repetition) == sorted(lines) for repetition in repetitions)
     assert len({tuple(repetition) for repetition in repetitions}) == 100
 
-    assert tool("shuffle_list_rep.py", "same.txt", "--seed", "2", "--repetitions", "3")[0] == 0
+    assert new_tool("shuffle_list_rep.py", "same.txt", "--seed", "2", "--repetitions", "3")[0] == 0
     assert written.startswith((tmp_path / "same.txt").read_text())
-    assert tool("shuffle_list_rep.py", "other.txt", "--seed", "3", "--repetitions", "3")[0] == 0
+    assert new_tool("shuffle_list_rep.py", "other.txt", "--seed", "3", "--repetitions", "3")[0] == 0
     assert not written.startswith((tmp_path / "other.txt").read_text())
 
 

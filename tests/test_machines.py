@@ -1,6 +1,6 @@
 """Two machines: network namespaces, joined by a cable that can be cut. Real torchrun, with gloo. Needs root, iproute2.
 
-But for two tests, torchrun and its workers are forks of a process that has imported all they need.
+torchrun and its workers are forks of a process that has imported all they need; test_processes starts them anew.
 """
 
 import contextlib
@@ -10,7 +10,6 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
 
 import numpy as np
@@ -60,19 +59,13 @@ class Machines:
         for name in self.names:
             subprocess.run(["ip", "netns", "del", name])
 
-    def start(self, node, words, log, zygote=None, launcher=STATIC):
-        """A torchrun of two processes on a node; with `zygote`, a zygote.Run."""
+    def start(self, node, words, log, zygote, launcher=STATIC, children=2, **environment):
+        """A torchrun of two processes on a node, which starts `children` at most: a zygote.Run."""
         words = ["--nnodes", "2", "--nproc-per-node", "2", *launcher[node], f"tools/{words[0]}.py", *words[1:]]
-        environment = {"GLOO_SOCKET_IFNAME": self.cards[node], "OMP_NUM_THREADS": "1"}
-        if zygote:
-            zygote.prepare(TORCHRUN)
-            there = IN_NAMESPACE.format(name=self.names[node], environment=environment, folder=os.getcwd())
-            run = zygote.start([importlib.util.find_spec(TORCHRUN).origin, *words], log, there, children=2)
-        else:
-            with open(log, "a") as output:
-                run = subprocess.Popen(
-                    ["ip", "netns", "exec", self.names[node], sys.executable, "-m", TORCHRUN, *words], stdout=output,
-                    stderr=output, start_new_session=True, env=os.environ | environment)
+        environment |= {"GLOO_SOCKET_IFNAME": self.cards[node], "OMP_NUM_THREADS": "1"}
+        zygote.prepare(TORCHRUN)
+        there = IN_NAMESPACE.format(name=self.names[node], environment=environment, folder=os.getcwd())
+        run = zygote.start([importlib.util.find_spec(TORCHRUN).origin, *words], log, there, children)
         self.started.append(run)
         return run
 
@@ -118,27 +111,19 @@ def job(repo, data, tmp_path, monkeypatch):
     def make(folder, **options):
         return tiny_job.command(repo, data, folder, **{
             "NUM_GPUS": 4, "TRAIN__BATCH_SIZE": 4, "TEST__BATCH_SIZE": 4, "TRAIN__COMPUTE_PRECISE_BN": False,
-            "TRAIN__EVAL_PERIOD": 1000, "SOLVER__BASE_LR": 0.0001, "CHECKPOINT__CHECKPOINT_PERIOD": 2,
-            "JOIN_SECONDS": 60} | options)
+            "TRAIN__EVAL_PERIOD": 1000, "SOLVER__BASE_LR": 0.0001, "SOLVER__MAX_ITER": 5, "JOIN_SECONDS": 60} | options)
 
     return make
 
 
-def blobs(folder, iteration=6):
+def blobs(folder, iteration=5):
     return load(folder / f"checkpoints/c2_model_iter{iteration}.pkl")["blobs"]
-
-
-def has_ended(process):
-    """Whether a Popen or a zygote.Run has ended; waits a moment for it."""
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        return process.wait(0.05) is not None
-    return False
 
 
 def wait_for(text, log, processes, seconds=300):
     deadline = time.monotonic() + seconds
     while not log.exists() or text not in log.read_text():
-        assert time.monotonic() < deadline and not has_ended(processes[0]), log.read_text()
+        assert time.monotonic() < deadline and processes[0].wait(0.05) is None, log.read_text()
 
 
 def errors_of(log):
@@ -150,7 +135,8 @@ def alone(repo, data, zygote, tmp_path_factory):
     """The blobs of the same training in one process."""
     folder = tmp_path_factory.mktemp("alone")
     words = tiny_job.command(repo, data, folder, NUM_GPUS=4, TRAIN__BATCH_SIZE=4, TEST__BATCH_SIZE=4,
-                             TRAIN__COMPUTE_PRECISE_BN=False, TRAIN__EVAL_PERIOD=1000, SOLVER__BASE_LR=0.0001)
+                             TRAIN__COMPUTE_PRECISE_BN=False, TRAIN__EVAL_PERIOD=1000, SOLVER__BASE_LR=0.0001,
+                             SOLVER__MAX_ITER=5)
     assert zygote.run(words, folder / "log.txt") == 0
     return blobs(folder)
 
@@ -161,12 +147,12 @@ def assert_close(ours, theirs):
         assert np.mean(np.abs(np.asarray(ours[name]) - value) / scale > 1e-5) <= 1e-3, name
 
 
-def test_two_machines_with_folders_of_their_own(machines, job, alone, tmp_path):
+def test_two_machines_with_folders_of_their_own(machines, job, alone, tmp_path, zygote):
     """Node 1 sees neither node 0's checkpoints nor its log; for a while, the cable is unplugged."""
     folders = [tmp_path / "0", tmp_path / "1"]
     logs = [tmp_path / "0.txt", tmp_path / "1.txt"]
-    nodes = [machines.start(node, job(folders[node]), logs[node]) for node in range(2)]
-    wait_for("Iters [2/6]", logs[0], nodes)
+    nodes = [machines.start(node, job(folders[node]), logs[node], zygote) for node in range(2)]
+    wait_for("Iters [2/5]", logs[0], nodes)
     machines.plug("down")
     time.sleep(1)
     machines.plug("up")
@@ -189,7 +175,7 @@ def test_a_machine_that_is_lost(fault, machines, job, alone, tmp_path, zygote):
     folder, logs = tmp_path / "run", [tmp_path / "0.txt", tmp_path / "1.txt"]
     options = {"PEER_SECONDS": 5, "DATALOADER__HANG_SECONDS": 2}
     nodes = [machines.start(node, job(folder, **options), logs[node], zygote) for node in range(2)]
-    wait_for("Iters [3/6]", logs[0], nodes)
+    wait_for("Iters [3/5]", logs[0], nodes)
     begin = time.monotonic()
     if fault == "power":
         kill(nodes[1])
@@ -207,17 +193,16 @@ def test_a_machine_that_is_lost(fault, machines, job, alone, tmp_path, zygote):
     assert_close(blobs(folder), alone)
 
 
-def test_a_machine_that_comes_back(machines, job, alone, tmp_path, monkeypatch):
+def test_a_machine_that_comes_back(machines, job, alone, tmp_path, zygote):
     """torchrun starts the processes anew when it is there again, and the training goes on from the last checkpoint."""
-    monkeypatch.setenv("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
     folder, logs = tmp_path / "run", [tmp_path / "0.txt", tmp_path / "1.txt"]
 
     def start(node):
-        return machines.start(node, job(folder, PEER_SECONDS=5, DATALOADER__HANG_SECONDS=2), logs[node],
-                              launcher=ELASTIC)
+        return machines.start(node, job(folder, PEER_SECONDS=5, DATALOADER__HANG_SECONDS=2), logs[node], zygote,
+                              ELASTIC, children=8, TORCH_DISABLE_SHARE_RDZV_TCP_STORE="1")
 
     nodes = [start(0), start(1)]
-    wait_for("Iters [3/6]", logs[0], nodes)
+    wait_for("Iters [3/5]", logs[0], nodes)
     kill(nodes[1])
     time.sleep(5)  # for less, torchrun takes it for alive
     nodes[1] = start(1)

@@ -749,7 +749,7 @@ PREPARATION = {
         "make_motion_videos {tmp}/\udcff",
         "{tmp}/\\udcff: expected a name in UTF-8: OpenCV writes no video under another", {}),
     "demo: in a file": (
-        "make_motion_videos {tmp}/f --train 1", "{tmp}/f/train/across: cannot be created: Not a directory", {"f": ""}),
+        "make_motion_videos {tmp}/f --train 1", "{tmp}/f/train/colour: cannot be created: Not a directory", {"f": ""}),
 }
 
 # argparse says these, after the usage, and ends with status 2.

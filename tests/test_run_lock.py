@@ -200,16 +200,20 @@ def test_a_file_that_names_nobody(content, tmp_path):
 def test_a_run_in_the_folder_of_another(zygote, repo, data, undisturbed, tmp_path):
     folder, first_log, log = tmp_path / "run", tmp_path / "first.txt", tmp_path / "log.txt"
     words = tiny_job.command(repo, data, folder, TRAIN__TEST_AFTER_TRAIN=True, TRAIN__COMPUTE_PRECISE_BN=False,
-                             TRAIN__EVAL_PERIOD=1000)
+                             TRAIN__EVAL_PERIOD=1000, NUM_GPUS=1, TRAIN__BATCH_SIZE=1, SOLVER__MAX_ITER=1)
     test = tiny_job.command(repo, data, folder, "test_net_video", TEST__TEST_FULLY_CONV=True,
                             TEST__PARAMS_FILE=undisturbed / "checkpoints/c2_model_iter6.pkl")
-    first = zygote.start(words, first_log)
-    while not (folder / "run.lock").exists():
+    first, lock = zygote.start(words, first_log), folder / "run.lock"
+    while not (lock.exists() and lock.read_text()):
         assert first.wait(0.01) is None
-    for second in (words, test):
-        log.unlink(missing_ok=True)
-        assert zygote.run(second, log) == 1
-        [error] = [line for line in log.read_text().splitlines() if line.startswith("error: ")]
-        assert error.startswith(f"error: {folder}/run.lock: another run uses this folder: process {first.pid} on ")
+    first.kill(signal.SIGSTOP)  # so that it is not done before the others have started
+    try:
+        for second in (words, test):
+            log.unlink(missing_ok=True)
+            assert zygote.run(second, log) == 1
+            [error] = [line for line in log.read_text().splitlines() if line.startswith("error: ")]
+            assert error.startswith(f"error: {lock}: another run uses this folder: process {first.pid} on ")
+    finally:
+        first.kill(signal.SIGCONT)
     assert first.wait() == 0, first_log.read_text()
-    assert not (folder / "run.lock").exists() and (folder / "results_probs.pkl").exists()
+    assert not lock.exists() and (folder / "results_probs.pkl").exists()

@@ -14,6 +14,7 @@ import pytest
 from video_files import H264, read_items
 
 from utils import cli
+from utils.version import VERSION
 
 REPO = legacy_run.REPO
 PROGRAMS = [path for path in [*REPO.glob("tools/*.py"), *REPO.glob("process_data/*/*.py")]
@@ -54,6 +55,27 @@ def test_they_start_with_pythonsafepath(program, tmp_path):
     (tmp_path / "link.py").symlink_to(REPO / program)
     started = python(tmp_path / "link.py", "--help", PYTHONSAFEPATH="1")
     assert started.returncode == 0 and started.stdout.startswith("usage: ")
+
+
+@pytest.mark.parametrize("program", PROGRAMS, ids=NAMES)
+def test_they_tell_their_version(program, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [str(program), "--version"])
+    monkeypatch.setattr(sys, "path", [str(program.parent), *sys.path])
+    with pytest.raises(SystemExit) as ending:
+        runpy.run_path(str(program), run_name="__main__")
+    assert (ending.value.code, capsys.readouterr().out) == (0, f"video-nonlocal-net {VERSION}\n")
+
+
+@pytest.mark.parametrize("others, setting", [(0, {"GOMP_SPINCOUNT": "10000"}), (1000, {"OMP_WAIT_POLICY": "PASSIVE"})])
+@pytest.mark.parametrize("given", [{}, {"OMP_WAIT_POLICY": "ACTIVE"}, {"GOMP_SPINCOUNT": "5"}, {"KMP_BLOCKTIME": "1"}])
+def test_how_threads_wait(tmp_path, monkeypatch, given, others, setting):
+    (tmp_path / "stat").write_text(f"cpu  1 2 3 4\nprocs_running {others + 1}\nprocs_blocked 3\n")
+    names = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
+    monkeypatch.setattr(os, "environ", {name: os.environ[name] for name in os.environ if name not in names} | given)
+    source = (REPO / "tools/_init_paths.py").read_text().replace("/proc/stat", str(tmp_path / "stat"))
+    monkeypatch.setattr(sys, "path", sys.path[:])
+    exec(compile(source, REPO / "tools/_init_paths.py", "exec"), {"__file__": str(REPO / "tools/_init_paths.py")})
+    assert {name: os.environ[name] for name in names if name in os.environ} == (given or setting)
 
 
 # --------------------------------------------------------------------------------------------------------- old Pythons

@@ -7,12 +7,15 @@ import torch
 from test_inference import filled
 from test_models import clips
 from torch._inductor import config as inductor
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 
+from core.config import load_config
 from engine.replicas import Replicas, forward_backward
 from models.affinities import DotProduct
 from models.compilation import compiled_for_training
 from models.convolution import Conv3d
+from models.model_builder_video import create_model
 from models.nonlocal_helper import NonLocalBlock
 from models.precision import autocast, set_precision
 
@@ -85,6 +88,30 @@ def test_recomputing_keeps_less_than_half_of_the_activations():
         return sum(sizes.values())
 
     assert kept(TRAIN__CHECKPOINT_ACTIVATIONS=True) <= 0.5 * kept()
+
+
+def test_bfloat16_keeps_at_most_three_fifths_of_what_float32_keeps(repo):
+    """For frozen affine layers at full size, with tensors that have no values; copies of the weights count."""
+    config = repo / "configs/DBG_kinetics_resnet_8gpu_c2d_nonlocal_affine_400k.yaml"
+    model = create_model(load_config(config, ["MODEL.VIDEO_ARC_CHOICE", "2", "TRAIN.VIDEO_LENGTH", "8"]), "train")
+    weights = {p.untyped_storage()._cdata for p in (*model.parameters(), *model.buffers())}
+
+    def kept(precision):
+        storages = {}
+
+        def pack(tensor):
+            storage = tensor.untyped_storage()
+            if storage._cdata not in weights:
+                storages[storage._cdata] = storage  # held, so that no other gets its address
+            return tensor
+
+        with FakeTensorMode(allow_non_fake_inputs=True), autocast(precision, torch.device("cpu")), \
+                torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            loss = model(torch.empty(1, 3, 8, 224, 224).contiguous(memory_format=torch.channels_last_3d))
+        del loss
+        return sum(storage.nbytes() for storage in storages.values())
+
+    assert 0.4 < kept("bfloat16") / kept("float32") < 0.6
 
 
 def test_bfloat16_step_is_close_to_float32_and_keeps_float32_weights():

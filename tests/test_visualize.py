@@ -8,15 +8,16 @@ import numpy as np
 import pytest
 
 from reports.attention_pictures import Attention, draw_clip
+from reports.curves import curves
 from reports.log_parser import Log, TrainLine, read_log
 from utils.errors import UserError
 from utils.visualize import as_label, log_names, plot_confusion, plot_logs, smooth
 
 
-def make_log(loss):
+def make_log(loss, train5=20.0, val5=30.0):
     """Training lines with a constant loss and errors, and two evaluations."""
-    train = [TrainLine("0:00:01", 0.1, i, 100, 1.0, 0.5, loss, 60.0, 20.0) for i in range(1, 101)]
-    stats = [{"currentIter": i, "test_err": 70.0, "test_err5": 30.0} for i in (50, 100)]
+    train = [TrainLine("0:00:01", 0.1, i, 100, 1.0, 0.5, loss, 60.0, train5) for i in range(1, 101)]
+    stats = [{"currentIter": i, "test_err": 70.0, "test_err5": val5} for i in (50, 100)]
     return Log(train=train, evaluations=stats)
 
 
@@ -36,6 +37,14 @@ def test_the_picture_shows_every_log(tmp_path):
     assert has_color(first, BLUE) and not has_color(first, ORANGE)
     assert has_color(second, BLUE) and has_color(second, ORANGE)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["one.png", "two.png"]
+
+
+@pytest.mark.parametrize("train5, val5, panels", [(0, 0, 2), (0, 30, 3), (20, 0, 3), (float("nan"), 0, 2)])
+def test_top5_errors_have_a_panel_where_there_are_any(tmp_path, train5, val5, panels):
+    plot_logs({"five classes": make_log(1.0, 0, 0), "other": make_log(1.0, train5, val5)}, tmp_path / "a.png")
+    height, width = cv2.imread(str(tmp_path / "a.png")).shape[:2]
+    assert width / height == pytest.approx(5 * panels / 4.8, rel=0.01)
+    assert ("top5" in curves(make_log(1.0, train5, val5))) == (panels == 3)
 
 
 def test_losses_that_are_not_numbers_are_left_out(tmp_path):

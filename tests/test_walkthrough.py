@@ -4,11 +4,11 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 
 import numpy as np
 import pytest
 import reference_recipe as recipe
+from forking_python import forking_python
 from page_commands import section_commands
 from video_files import moving_square, write_video
 
@@ -63,17 +63,16 @@ def adapted(command, folder):
     return command
 
 
-def test_every_command_works_in_order(commands, checkout, tmp_path):
+def test_every_command_works_in_order(commands, checkout, tmp_path, zygote):
     done = [command for command in commands if "setup_env.sh" not in command and "activate" not in command]
     assert len(commands) - len(done) == 2
     program = "\n".join(["set -eu", *(adapted(command, tmp_path) for command in done)])
     # The walk-through's `python` is that of the activated environment.
     (tmp_path / "bin").mkdir()
-    (tmp_path / "bin/python").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
-    (tmp_path / "bin/python").chmod(0o755)
-    environment = {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "PYTHON": sys.executable, "OMP_NUM_THREADS": "2"}
-    run = subprocess.run(["bash", "-c", program], cwd=checkout, capture_output=True, text=True, timeout=300,
-                         env=os.environ | environment)
+    with forking_python(zygote, tmp_path / "bin") as python:
+        environment = {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "PYTHON": str(python)}
+        run = subprocess.run(["bash", "-c", program], cwd=checkout, capture_output=True, text=True, timeout=300,
+                             env=os.environ | environment)
     assert run.returncode == 0, run.stdout[-3000:] + run.stderr
 
     data, runs = checkout / "data/mine", checkout / "data/checkpoints"

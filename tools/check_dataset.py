@@ -80,7 +80,7 @@ def positive(kind):
 
 
 def parse_arguments():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = cli.argument_parser(__doc__)
     parser.add_argument("--config_file", help="YAML file of options")
     one = parser.add_mutually_exclusive_group()
     one.add_argument("--list", help="check this list")

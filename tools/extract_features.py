@@ -30,7 +30,7 @@ from utils import cli
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = cli.argument_parser(__doc__)
     parser.add_argument("--config_file", metavar="YAML",
                         help="file of options; without it, they are read from the weights (TEST.PARAMS_FILE)")
     videos = parser.add_mutually_exclusive_group(required=True)

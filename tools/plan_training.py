@@ -40,7 +40,7 @@ from utils.lr_policy import get_lr_at_iter
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = cli.argument_parser(__doc__)
     parser.add_argument("--config_file", required=True, help="YAML file of options")
     parser.add_argument("--gpus", type=int, metavar="N", help="number of replicas; the batch size per replica is "
                         "kept unless --batch_size is given")

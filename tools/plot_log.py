@@ -10,16 +10,15 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import _init_paths  # noqa: F401, I001  (lib/ on the path, a Python that is new enough)
 
-import argparse
 
 from reports.log_parser import read_log
-from utils.cli import run
+from utils import cli
 from utils.errors import UserError
 from utils.visualize import log_names, plot_logs
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = cli.argument_parser(__doc__.splitlines()[0])
     parser.add_argument("logs", nargs="+", metavar="LOG", help="log of a training run")
     parser.add_argument("--output", default="curves.png", metavar="PNG", help="default: %(default)s")
     args = parser.parse_args()
@@ -31,4 +30,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    cli.run(main)

@@ -164,7 +164,7 @@ def status(failed, videos):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = cli.argument_parser(__doc__)
     parser.add_argument("--config_file", metavar="YAML",
                         help="file of options; without it, they are read from the weights")
     parser.add_argument("--video", nargs="+", required=True, action="extend", metavar="FILE_OR_FOLDER",

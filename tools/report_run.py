@@ -14,7 +14,6 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import _init_paths  # noqa: F401, I001  (lib/ on the path, a Python that is new enough)
 
-import argparse
 import logging
 
 from engine.run_report import write_report
@@ -22,7 +21,7 @@ from utils import cli
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = cli.argument_parser(__doc__)
     parser.add_argument("runs", nargs="+", metavar="RUN_FOLDER",
                         help="CHECKPOINT.DIR of a run; further ones are compared with the first")
     parser.add_argument("--output", metavar="HTML", help="default: report.html in the first folder")

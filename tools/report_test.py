@@ -13,7 +13,6 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import _init_paths  # noqa: F401, I001  (lib/ on the path, a Python that is new enough)
 
-import argparse
 
 import numpy as np
 
@@ -27,7 +26,7 @@ from utils.visualize import plot_confusion
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = cli.argument_parser(__doc__)
     parser.add_argument("scores", metavar="SCORES", help="results_probs.pkl or results_scores.h5 of a test")
     parser.add_argument("--truth", required=True, metavar="LIST", help="FILENAME_GT of the test: 'path label' lines")
     parser.add_argument("--classes", metavar="FILE", help="classids.json, or a text file with one name per line; "

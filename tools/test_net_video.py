@@ -39,7 +39,7 @@ def run_test(cfg, replicas):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = cli.argument_parser(__doc__)
     parser.add_argument("--config_file", metavar="YAML",
                         help="file of options; without it, they are read from the weights (TEST.PARAMS_FILE)")
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="options that override the file's")

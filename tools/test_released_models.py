@@ -20,7 +20,6 @@ from utils.stopping import stop_when_asked
 if __name__ == "__main__":
     stop_when_asked()  # from here on, as the imports below take seconds
 
-import argparse
 import re
 from functools import partial
 
@@ -44,7 +43,7 @@ def split_words(words):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = cli.argument_parser(__doc__)
     parser.add_argument("words", nargs="*", metavar="NAME", help="models, by the names of their files; default: all "
                         "that are there. KEY VALUE words may follow")
     parser.add_argument("--models", default=REPO / "data/pretrained_model", metavar="FOLDER",

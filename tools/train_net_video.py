@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = cli.argument_parser(__doc__)
     parser.add_argument("--config_file", help="YAML file of options")
     parser.add_argument("--test_net", default=True, help="accepted for old command lines; TRAIN.TEST_AFTER_TRAIN rules")
     parser.add_argument("--node_id", type=int, default=0, help="accepted for old command lines")

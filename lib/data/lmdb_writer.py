@@ -1,6 +1,5 @@
 """Writes the LMDBs of videos from a list, for process_data/kinetics/create_video_lmdb*.py."""
 
-import argparse
 import os
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
@@ -107,7 +106,7 @@ def _write(folder, lines, name, items_of, sorted_keys):
 
 def main(description: str, items_of: Callable[[Entries], Items], sorted_keys: bool = False) -> None:
     """The command line of a create_video_lmdb script."""
-    parser = argparse.ArgumentParser(description=description)
+    parser = cli.argument_parser(description)
     parser.add_argument("--dataset_dir", required=True, help="folder of the LMDB to write")
     parser.add_argument("--list_file", required=True, help="list of videos: 'path label' lines")
     arguments = parser.parse_args()

@@ -11,6 +11,7 @@ from engine.malloc import keep_freed_memory
 from engine.replicas import Replicas
 from models.precision import CPU_HAS_FAST_BFLOAT16, leave_out_amx, set_precision
 from utils.errors import UserError
+from utils.version import VERSION
 
 logger = logging.getLogger(__name__)
 
@@ -84,8 +85,9 @@ def describe(replicas: Replicas) -> str:
     if device.type == "cuda":
         versions += (f", CUDA {torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}, "
                      f"driver {_driver()}")
-    plural = "es" if replicas.processes > 1 else ""
-    return f"{replicas.total} replicas in {replicas.processes} process{plural} on {devices}; {versions}"
+    count = f"{replicas.total} replica{'s' if replicas.total > 1 else ''}"
+    processes = f"{replicas.processes} process{'es' if replicas.processes > 1 else ''}"
+    return f"{count} in {processes} on {devices}; {versions}, video-nonlocal-net {VERSION}"
 
 
 def _driver() -> str:

@@ -5,15 +5,15 @@ from typing import Any
 import numpy as np
 
 from reports.log_parser import Log
-from utils.visualize import evaluation_points, training_points
+from utils.visualize import EVALUATION_KEYS, evaluation_points, has_top5_errors, training_points
 
 POINTS = 400  # of a curve; more are not to be seen
 TRAINING = ("loss", "top1", "top5", "lr", "time")  # fields of training lines
-EVALUATION = {"top1": "test_err", "top5": "test_err5"}  # curve -> key of json_stats
 
 
 def curves(log: Log) -> dict[str, Any]:
-    """{curve: {"train": {"x", "mean", "low", "high"}, "val": {"x", "y"}}}, each a list; what a log lacks is left out.
+    """{curve: {"train": {"x", "mean", "low", "high"}, "val": {"x", "y"}}}, each a list; what a log lacks is left out,
+    and so are top-5 errors that are always 0, as with five classes.
 
     Training lines are of single batches: `mean` is a running mean over them, `low` and `high` bound what lies between
     a point and the one before it.
@@ -23,11 +23,13 @@ def curves(log: Log) -> dict[str, Any]:
         iterations, values, means = training_points(log, name)
         if len(values):
             found.setdefault(name, {})["train"] = _thinned(iterations, values, means)
-    for name, key in EVALUATION.items():
+    for name, key in EVALUATION_KEYS.items():
         if points := evaluation_points(log, key):
             keep = np.unique(np.linspace(0, len(points) - 1, POINTS).round().astype(int))
             x, y = zip(*(points[i] for i in keep), strict=True)
             found.setdefault(name, {})["val"] = {"x": list(x), "y": [_short(value) for value in y]}
+    if not has_top5_errors(log):
+        found.pop("top5", None)
     return found
 
 

@@ -170,7 +170,7 @@ REPORT_LINES = {
     "top5_accuracy": re.compile(rf"{RECORD_PREFIX}top-5 accuracy: {_PERCENT} percent"),
 }
 FACT_LINES = {
-    "machine": re.compile(rf"{RECORD_PREFIX}(?P<text>\d+ replicas in .+)"),
+    "machine": re.compile(rf"{RECORD_PREFIX}(?P<text>\d+ replicas? in .+)"),
     "network": re.compile(rf"{RECORD_PREFIX}-{{15}} (?P<text>ResNet-\d+ [^,]+),.* -{{15}}"),
     "flops": re.compile(rf"{RECORD_PREFIX}Total conv/fc/matMul FLOPs: (?P<text>[\d.]+)\(e9\)"),
     "parameters": re.compile(rf"{RECORD_PREFIX}Total conv/fc params: (?P<text>[\d.]+)\(e6\)"),

@@ -1,5 +1,6 @@
-"""Shared by all command lines: the log format, and reporting a user's mistake in one line."""
+"""Shared by all command lines: their parser, the log format, and reporting a user's mistake in one line."""
 
+import argparse
 import contextlib
 import io
 import logging
@@ -12,6 +13,7 @@ from typing import Any, NoReturn
 
 from utils import stopping
 from utils.errors import Hang, UserError
+from utils.version import VERSION
 
 logger = logging.getLogger(__name__)
 
@@ -19,6 +21,13 @@ LOG_FORMAT = "[%(levelname)s: %(filename)s: %(lineno)4d]: %(message)s"
 
 # File to which a process started by engine.launcher writes its error, so that it is shown only once.
 ERROR_FILE = "NLNET_ERROR_FILE"
+
+
+def argument_parser(description: str) -> argparse.ArgumentParser:
+    """A parser whose --help shows a description as it is written, and that knows --version."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--version", action="version", version=f"video-nonlocal-net {VERSION}")
+    return parser
 
 
 def setup_logging() -> None:

@@ -35,6 +35,9 @@ class RunLog(Protocol):
     def evaluations(self) -> Sequence[Mapping[str, Any]]: ...
 
 
+# Field of the training lines -> key of the json_stats.
+EVALUATION_KEYS = {"top1": "test_err", "top5": "test_err5"}
+
 # Training lines are of single batches; their curve is a running mean over this fraction of the run.
 SMOOTHING_SHARE = 0.05
 
@@ -64,6 +67,8 @@ def smooth(values: ArrayLike, window: int) -> np.ndarray:
 def plot_logs(logs: Mapping[str, RunLog], output: StrPath) -> None:
     """Plot loss, top-1 error and top-5 error over the iterations as a PNG file, like figure 4 of the paper.
 
+    Where the top-5 error is always 0, as with five classes or fewer, there is no panel of it.
+
     Dashed lines are training (a running mean over the training lines, with the raw values drawn faintly behind it),
     solid lines with dots are validation. Logs contain no validation loss, so the first panel shows only training.
 
@@ -77,23 +82,22 @@ def plot_logs(logs: Mapping[str, RunLog], output: StrPath) -> None:
     for name, log in logs.items():
         if not log.train and not log.evaluations:
             raise UserError(f"{name}: expected '| Train ETA: ...' or 'json_stats: ...' lines, found none")
-    figure, (loss, top1, top5) = plt.subplots(1, 3, figsize=(15, 4.8), layout="constrained")
+    errors = [1, 5] if any(has_top5_errors(log) for log in logs.values()) else [1]
+    panels = 1 + len(errors)
+    figure, (loss, *of_errors) = plt.subplots(1, panels, figsize=(5 * panels, 4.8), layout="constrained")
     try:
-        _label(loss, "Training loss", "loss")
-        _label(top1, "Top-1 error", "error (%)")
-        _label(top5, "Top-5 error", "error (%)")
         handles = []
+        _label(loss, "Training loss", "loss")
         for number, (name, log) in enumerate(logs.items()):
-            color = f"C{number}"
-            _draw_training(loss, log, "loss", color)
-            _draw_training(top1, log, "top1", color)
-            _draw_training(top5, log, "top5", color)
-            _draw_validation(top1, log, "test_err", color)
-            _draw_validation(top5, log, "test_err5", color)
-            handles.append(Line2D([], [], color=color, label=as_label(name)))
+            _draw_training(loss, log, "loss", f"C{number}")
+            handles.append(Line2D([], [], color=f"C{number}", label=as_label(name)))
         loss.set_ylim(bottom=0)
-        top1.set_ylim(0, 105)
-        top5.set_ylim(0, 105)
+        for axes, k in zip(of_errors, errors, strict=True):
+            _label(axes, f"Top-{k} error", "error (%)")
+            for number, log in enumerate(logs.values()):
+                _draw_training(axes, log, f"top{k}", f"C{number}")
+                _draw_validation(axes, log, EVALUATION_KEYS[f"top{k}"], f"C{number}")
+            axes.set_ylim(0, 105)
         handles.append(Line2D([], [], color="0.3", linestyle="--", label="training"))
         handles.append(Line2D([], [], color="0.3", marker="o", markersize=4, label="validation"))
         figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 4), frameon=False)
@@ -122,6 +126,12 @@ def training_points(log: RunLog, field: str) -> tuple[np.ndarray, np.ndarray, np
 def evaluation_points(log: RunLog, key: str) -> list[tuple[int, float]]:
     """(iteration, value) of a key of the json_stats; those that are no number that fits into a picture left out."""
     return [(stats["currentIter"], stats[key]) for stats in log.evaluations if _can_be_drawn(stats.get(key))]
+
+
+def has_top5_errors(log: RunLog) -> bool:
+    """Whether a log has a top-5 error other than 0."""
+    return any(training_points(log, "top5")[1]) or any(
+        value for _, value in evaluation_points(log, EVALUATION_KEYS["top5"]))
 
 
 def _draw_training(axes: Axes, log: RunLog, field: str, color: str) -> None:

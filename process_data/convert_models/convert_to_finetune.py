@@ -6,12 +6,11 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
 import _init_paths  # noqa: F401, I001  (lib/ on the path, a Python that is new enough)
 
-import argparse
-
 import numpy as np
 
 from formats.blobs import NUMBERS, load_blobs  # noqa: E402
 from formats.caffe2_pickle import dump  # noqa: E402
+from utils import cli  # noqa: E402
 from utils.errors import UserError  # noqa: E402
 from utils.files import make_folder  # noqa: E402
 
@@ -69,9 +68,7 @@ def convert_file(description, convert):
 
     OUT is the inner dict alone, without the "blobs" around it; its folder is made.
     """
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = cli.argument_parser(description)
     parser.add_argument("input", metavar="IN", help="checkpoint to convert (.pkl)")
     parser.add_argument("output", metavar="OUT", help="file to write (.pkl)")
     args = parser.parse_args()

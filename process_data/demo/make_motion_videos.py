@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """Make the demo's videos: classes that differ only in how things move, never in how a single frame looks.
 
-A scene is a background, a grid of squares over it and four phases: the horizontal position of the squares, their
-vertical position, their size, their brightness. Every scene is filmed once per class; the class only determines which
-phase advances meanwhile. A phase is uniformly distributed and remains so while it advances, so the frames of all
-classes follow one distribution, and no background belongs to a class. Motions go either way, so mirroring turns no
+A scene is a background and four squares, each in its own quarter of the picture, with five phases each: horizontal
+position, vertical position, size, brightness, hue. One of the squares acts, the others stay as they are. Every scene is
+filmed once per class; the class only determines which phases of the acting square advance. A phase is uniformly
+distributed and remains so while it advances, so the frames of all classes follow one distribution: neither the
+background nor a single frame tells the class, or which square acts. Motions go back and forth, so mirroring turns no
 class into another.
 
     python process_data/demo/make_motion_videos.py OUT [--seed 0] [--train 40] [--val 8]
@@ -19,7 +20,6 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
 import _init_paths  # noqa: F401, I001  (lib/ on the path, a Python that is new enough)
 
-import argparse
 import json
 import os
 from typing import NamedTuple
@@ -28,27 +28,29 @@ from zlib import crc32
 import cv2
 import numpy as np
 
-from utils.cli import run
+from utils import cli
 from utils.errors import UserError
 from utils.files import atomic_file, atomic_write, make_folder
 from video.bad_videos import BadVideo
 from video.sampling import count_frames
 
-# Which phase advances; the order gives the class ids.
+# Which phases of the acting square advance; the order gives the class ids.
 CLASSES = {
-    "across": ("x",),
+    "colour": ("hue",),
     "fading": ("light",),
+    "moving": ("x", "y"),
     "size": ("size",),
     "still": (),
-    "updown": ("y",),
 }
-FRAME_SIZES = ((96, 72), (128, 96), (96, 96), (72, 96), (128, 128), (160, 120))  # width, height
+FRAME_SIZES = ((96, 80), (128, 104), (96, 96), (80, 96), (128, 128), (144, 120))  # width, height
 FRAME_RATES = (15, 24, 25, 30)
 LENGTHS = (24, 60)  # frames, both ends included
-GRID = (0.35, 0.5)  # from one square to the next, of the frame's short side
-SIDES = (0.3, 0.8)  # of a square, of the grid
-LIGHTS = (80, 250)  # of a square; its inside is dark
-ROUNDS = {"x": (16, 24), "y": (16, 24), "size": (20, 28), "light": (14, 20)}  # frames until a phase repeats
+SIDES = (0.35, 0.65)  # of a square, of its quarter's side
+LIGHTS = (80, 250)  # the value of its colour in HSV; its inside is dark
+HUES, SATURATION = (0, 120), 220  # of the same
+# Frames until a phase repeats.
+ROUNDS = {"x": (16, 24), "y": (16, 24), "size": (14, 20), "light": (14, 20), "hue": (14, 20)}
+FILLED = 0.9  # of the frame's short side, by the four quarters
 
 
 class Scene(NamedTuple):
@@ -59,9 +61,9 @@ class Scene(NamedTuple):
     frames: int
     rate: int
     background: np.ndarray  # height x width x 3, uint8, BGR
-    grid: float  # pixels
-    phases: dict
-    speeds: dict
+    acting: int  # one of the four squares
+    phases: list[dict[str, float]]  # of each square
+    speeds: dict[str, float]  # of the acting one
 
 
 def draw_scene(seed: int, split: str, number: int) -> Scene:
@@ -74,22 +76,22 @@ def draw_scene(seed: int, split: str, number: int) -> Scene:
         frames=int(rng.integers(LENGTHS[0], LENGTHS[1], endpoint=True)),
         rate=FRAME_RATES[rng.integers(len(FRAME_RATES))],
         background=_draw_background(rng, width, height),
-        grid=min(width, height) * float(rng.uniform(*GRID)),
-        phases={name: float(rng.uniform()) for name in ROUNDS},
-        speeds={name: rng.choice((-1, 1)) / float(rng.uniform(*frames)) for name, frames in ROUNDS.items()},
+        acting=int(rng.integers(4)),
+        phases=[{name: float(rng.uniform()) for name in ROUNDS} for _ in range(4)],
+        speeds={name: 1 / float(rng.uniform(*frames)) for name, frames in ROUNDS.items()},
     )
 
 
 def render(scene: Scene, label: str) -> list[np.ndarray]:
     """The frames of a scene as class `label`: height x width x 3 uint8 arrays, BGR."""
-    running = CLASSES[label]
-    return [
-        _render_frame(scene, {
-            name: (phase + (t * scene.speeds[name] if name in running else 0)) % 1
-            for name, phase in scene.phases.items()
-        })
-        for t in range(scene.frames)
-    ]
+    frames = []
+    for t in range(scene.frames):
+        frame = scene.background.copy()
+        for number, phases in enumerate(scene.phases):
+            moved = {name: t * scene.speeds[name] for name in CLASSES[label]} if number == scene.acting else {}
+            _draw_square(frame, number, {name: (phase + moved.get(name, 0)) % 1 for name, phase in phases.items()})
+        frames.append(frame)
+    return frames
 
 
 def write_video(path: Path, frames: list[np.ndarray], rate: int) -> None:
@@ -146,21 +148,25 @@ def _between(limits, phase):
     return low + (high - low) * (1 - abs(2 * phase - 1))
 
 
-def _render_frame(scene, phases):
-    side = _between(SIDES, phases["size"])
+def _draw_square(frame, number, phases):
+    """Draw a square into its quarter of the middle of the frame."""
+    height, width = frame.shape[:2]
+    quarter = FILLED * min(height, width) / 2
+    side = quarter * _between(SIDES, phases["size"])
     light = _between(LIGHTS, phases["light"])
-    # Distance of a pixel from the centre of its square, in units of the grid: at most 1/2.
-    across = abs((np.arange(scene.width) / scene.grid - phases["x"]) % 1 - 0.5)
-    down = abs((np.arange(scene.height) / scene.grid - phases["y"]) % 1 - 0.5)
-    distance = np.maximum(across, down[:, None])
-    frame = scene.background.copy()
-    frame[distance < side / 2] = round(light)
-    frame[distance < side / 4] = round(light / 8)
-    return frame
+    room = quarter * (1 - SIDES[1]) / 2
+    row, column = divmod(number, 2)
+    x = width / 2 + (column - 0.5) * quarter + _between((-room, room), phases["x"])
+    y = height / 2 + (row - 0.5) * quarter + _between((-room, room), phases["y"])
+    distance = np.maximum(abs(np.arange(width) + 0.5 - x), abs(np.arange(height) + 0.5 - y)[:, None])
+    pixel = np.uint8([[[round(_between(HUES, phases["hue"])), SATURATION, round(light)]]])
+    colour = cv2.cvtColor(pixel, cv2.COLOR_HSV2BGR)[0, 0]
+    frame[distance < side / 2] = colour
+    frame[distance < side / 4] = colour // 8
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = cli.argument_parser(__doc__.splitlines()[0])
     parser.add_argument("out", metavar="OUT", help="folder for the videos")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--train", type=int, default=40, metavar="N", help="videos of each class to train on")
@@ -178,4 +184,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    cli.run(main)

@@ -10,7 +10,6 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
 import _init_paths  # noqa: F401, I001  (lib/ on the path, a Python that is new enough)
 
-import argparse
 import logging
 import os
 
@@ -23,9 +22,7 @@ logger = logging.getLogger(__name__)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = cli.argument_parser(__doc__)
     parser.add_argument("src", help="list to read")
     parser.add_argument("out", help="list to write")
     parser.add_argument("old", help="folder name in the paths of SRC")

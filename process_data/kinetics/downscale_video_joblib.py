@@ -41,9 +41,7 @@ DEFAULT = str(Rescaling())
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = cli.argument_parser(__doc__)
     parser.add_argument(
         "--list_file", default="trainlist.txt", help="videos to rescale (default: %(default)s)"
     )

@@ -40,9 +40,7 @@ logger = logging.getLogger(__name__)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = cli.argument_parser(__doc__)
     parser.add_argument(
         "folder", nargs="?", default="YOUR_DATASET_FOLDER/train/",
         help="folder of class folders (default: %(default)s)",

@@ -1,9 +1,10 @@
 """A training step alone and beside busy neighbours, by what OpenMP's threads do while they wait.
 
-    python tests/bench/bench_busy.py [--neighbours 3] [--seconds 15] [--repetitions 3]
+    python tests/bench/bench_busy.py [--neighbours 3] [--seconds 1] [--repetitions 7]
 
 Each neighbour is another PyTorch process with two threads, as its environment has it by default: its threads spin. The
-`fair share` of a step is its time alone, times the number of processes. Settings take turns.
+`fair share` of a step is its time alone, spinning, times the number of processes. Settings take turns; ratios are
+medians over the turns.
 """
 
 import contextlib
@@ -16,10 +17,11 @@ import time
 from common import REPO, parser, print_conditions, print_table
 
 SETTINGS = {
-    "threads spin (OpenMP's default)": {},
-    "threads sleep (the tools' default)": {"OMP_WAIT_POLICY": "PASSIVE"},
-    "threads spin for some time": {"GOMP_SPINCOUNT": "10000"},
+    "spin (OpenMP's default)": {},
+    "sleep (the tools' choice on a busy machine)": {"OMP_WAIT_POLICY": "PASSIVE"},
+    "spin shortly (the tools' choice on an idle one)": {"GOMP_SPINCOUNT": "10000"},
 }
+UNSET = {name: value for name, value in os.environ.items() if name not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
 NEIGHBOUR = """
 import torch
 torch.set_num_threads(2)
@@ -37,7 +39,7 @@ from bench_model import training_step
 from engine.malloc import keep_freed_memory
 torch.set_num_threads(2)
 keep_freed_memory()
-step = training_step("{variant}", "+ fused attention", torch.randn(1, 3, 8, 224, 224))
+step = training_step("{variant}", "+ fused attention", torch.randn(1, 3, {frames}, 224, 224))
 step()
 print("ready", flush=True)
 for line in sys.stdin:
@@ -53,12 +55,11 @@ for line in sys.stdin:
 class Stepper:
     """A process that makes training steps when it is asked to."""
 
-    def __init__(self, setting):
+    def __init__(self, setting, frames):
         paths = [str(REPO / folder) for folder in ("lib", "tests/bench", "tests/helpers", "tests/fuzz")]
-        environment = {name: value for name, value in os.environ.items() if name not in ("OMP_WAIT_POLICY",)}
         self.process = subprocess.Popen(
-            [sys.executable, "-c", STEPS.format(paths=paths, variant="fwd_i3d_nlnet_8x8_val")], stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE, text=True, env=environment | setting)
+            [sys.executable, "-c", STEPS.format(paths=paths, variant="fwd_i3d_nlnet_8x8_val", frames=frames)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=UNSET | setting)
         assert self.process.stdout.readline() == "ready\n"
 
     def step_time(self, seconds):
@@ -70,8 +71,7 @@ class Stepper:
 
 @contextlib.contextmanager
 def neighbours(count):
-    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
-    processes = [subprocess.Popen([sys.executable, "-c", NEIGHBOUR], env=environment) for _ in range(count)]
+    processes = [subprocess.Popen([sys.executable, "-c", NEIGHBOUR], env=UNSET) for _ in range(count)]
     try:
         time.sleep(5 if count else 0)  # until they have started
         yield
@@ -84,22 +84,26 @@ def neighbours(count):
 def main():
     arguments = parser(__doc__)
     arguments.add_argument("--neighbours", type=int, default=3, help="(default: %(default)s)")
-    arguments.add_argument("--seconds", type=float, default=15, help="of steps, each time (default: %(default)s)")
+    arguments.add_argument("--seconds", type=float, default=1, help="of steps, each turn (default: %(default)s)")
+    arguments.add_argument("--frames", type=int, default=8, help="of the clip (default: %(default)s)")
     args = arguments.parse_args()
     print_conditions()
-    steppers = {name: Stepper(setting) for name, setting in SETTINGS.items()}
+    steppers = {name: Stepper(setting, args.frames) for name, setting in SETTINGS.items()}
     times = {name: {"alone": [], "busy": []} for name in SETTINGS}
-    for _ in range(args.repetitions):
+    for repetition in range(args.repetitions):
+        order = list(steppers)[:: -1 if repetition % 2 else 1]
         for where, count in (("alone", 0), ("busy", args.neighbours)):
             with neighbours(count):
-                for name, stepper in steppers.items():
-                    times[name][where].append(stepper.step_time(args.seconds))
-    found = {name: {where: statistics.median(of) for where, of in both.items()} for name, both in times.items()}
-    spinning = found[next(iter(SETTINGS))]["alone"]
-    rows = [[name, both["alone"], both["alone"] / spinning, both["busy"],
-             both["busy"] / (spinning * (1 + args.neighbours))] for name, both in found.items()]
-    print_table(f"Seconds of a training step (I3D-NL 8x8, 1 clip), alone and beside {args.neighbours} neighbours",
-                ["", "alone", "of spinning", "beside neighbours", "of fair share"], rows)
+                for name in order:
+                    times[name][where].append(steppers[name].step_time(args.seconds))
+    spinning = times[next(iter(SETTINGS))]["alone"]
+    rows = []
+    for name, both in times.items():
+        alone, busy = (statistics.median(a / b for a, b in zip(both[where], spinning, strict=True)) for where in both)
+        rows.append([name, statistics.median(both["alone"]), alone, statistics.median(both["busy"]),
+                     busy / (1 + args.neighbours)])
+    print_table(f"Seconds of a training step (I3D-NL, 1 x {args.frames} frames) beside {args.neighbours} neighbours",
+                ["OpenMP's threads", "alone", "of spinning", "beside neighbours", "of fair share"], rows)
     for stepper in steppers.values():
         stepper.process.kill()
 

@@ -8,13 +8,14 @@ not folded. "plain, compiled" is that network given to torch.compile, which is w
 Those after "+ compiled" start from all others. On CPUs all have the allocator setting of the tools
 (`engine/malloc.py`). VARIANT selects the variants whose name contains one of the words. `of product` is relative to the
 rate at which this machine multiplies matrices of the same type, measured in the same run. `memory` is the peak beyond
-that of the process without a network.
+that of the process without a network. Several variants end with a table of all.
 """
 
 import json
 import resource
 import sys
 import time
+from typing import NamedTuple
 
 import torch
 from common import REPO, Worker, measure, parser, print_table
@@ -114,6 +115,16 @@ def training_step(variant, build, clips):
     return step
 
 
+class Measured(NamedTuple):
+    """A build's median time and the peak of its memory in MiB."""
+
+    variant: str
+    what: str
+    build: str
+    seconds: float
+    peak: float
+
+
 class Build:
     """The function of a worker process: makes the build at the first call, and runs it once per call."""
 
@@ -169,7 +180,7 @@ def compare(variant, what, builds, batch, device, repetitions):
     if what == "training":
         operations *= 3  # the backward pass has two products for each one in the forward pass
     print(f"\n{variant}: {what}, batch {batch}, {' x '.join(map(str, shape))}, {device}", flush=True)
-    rows, first = [], None
+    rows, first, measured = [], None, []
     # On a CPU the builds take turns. A GPU has no other load, and not the memory for all at once.
     for group in [builds] if device == "cpu" else [[build] for build in builds]:
         try:
@@ -180,13 +191,32 @@ def compare(variant, what, builds, batch, device, repetitions):
         for build in group:
             seconds, rate = times[build][1], workers[build].result("rate")
             first = first or seconds
+            peak = workers[build].result("peak") / 2**20
+            measured.append(Measured(variant, what, build, seconds, peak))
             rows.append([build, f"{1e3 * seconds:.1f}", first / seconds, f"{batch / seconds:.1f}",
                          f"{operations / seconds / 1e9:.0f}", f"{100 * operations / seconds / rate:.0f} %",
-                         f"{workers[build].result('peak') / 2**20:.0f}"])
+                         f"{peak:.0f}"])
             workers[build].close()
             if device != "cpu":
                 print(*rows[-1], sep="  ", flush=True)  # at once: compilation may take longer than one waits
     print_table("", ["build", "ms", "ratio", "clips/s", "GFLOP/s", "of product", "memory MiB"], rows)
+    return measured
+
+
+def print_all(measured):
+    """A line for each variant: what each build of a kind of work takes, relative to the first one, and its memory."""
+    for what in dict.fromkeys(each.what for each in measured):
+        chosen = [each for each in measured if each.what == what]
+        builds = list(dict.fromkeys(each.build for each in chosen))
+        rows = []
+        for variant in dict.fromkeys(each.variant for each in chosen):
+            of_build = {each.build: each for each in chosen if each.variant == variant}
+            if (first := of_build.get(builds[0])) is None:
+                continue
+            cells = [f"{first.seconds / of_build[b].seconds:.2f} / {of_build[b].peak:.0f}" if b in of_build else "-"
+                     for b in builds[1:]]
+            rows.append([variant, f"{1e3 * first.seconds:.0f} / {first.peak:.0f}", *cells])
+        print_table(f"{what}: ms / MiB of {builds[0]}; of the others ratio / MiB", ["", *builds], rows)
 
 
 def main():
@@ -201,6 +231,7 @@ def main():
     chosen = [name for name in VARIANTS if not args.variants or any(word in name for word in args.variants)]
     if not chosen:
         sys.exit(f"no such variant; expected one of {', '.join(VARIANTS)}")
+    measured = []
     for variant in chosen:
         for what in args.what or ["inference", "training"]:
             known = INFERENCE if what == "inference" else TRAINING
@@ -208,7 +239,9 @@ def main():
             # What the program does on the other kind of device alone.
             absent = "+ cudnn.benchmark" if args.device == "cpu" else "+ flat convolutions"
             builds = [build for build in builds if build != absent]
-            compare(variant, what, builds, args.batch, args.device, args.repetitions)
+            measured += compare(variant, what, builds, args.batch, args.device, args.repetitions)
+    if len(chosen) > 1:
+        print_all(measured)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ PARSED = [
     (r"docker .*", "needs docker"),
     (r"cd data|wget .*|tar xzf .*", "downloads"),
     (r"python tests/.*|NLNET_KILLS=\d+ .*", "minutes to hours; test_fuzz.py, test_bench.py and others do less of it"),
+    (r"(REFERENCES=FOLDER )?bash tests/measure_all\.sh.*", "hours; test_measuring.py runs it on stand-ins"),
     (r"bash tests/gpu/h100\.sh LOGS", "needs a GPU; test_bench.py runs its small form"),
     (r"python tools/export_model\.py --format onnx .*", "needs packages; test_export_model.py"),
 ]
