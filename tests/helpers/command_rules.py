@@ -58,7 +58,7 @@ RUN = [
     Run(r"python process_data/convert_models/\S+ .*"),
     Run(r"python tools/predict_video\.py .*"),
     Run(r"python tools/visualize_attention\.py .*"),
-    Run(r"python tools/extract_features\.py .*", "TRAIN.CROP_SIZE 200"),
+    Run(r"python tools/extract_features\.py .*", "TEST.SCALE 224"),
     Run(r"weights=data/\S+"),
     Run(r"python tools/export_model\.py --format \w+ --output \S+ TEST\.PARAMS_FILE \S+"),
     Run(r"python tools/export_model\.py .* --from_state_dict .*", f"{NETWORK} TRAIN.VIDEO_LENGTH 2"),

@@ -26,13 +26,7 @@ with socket.socket(socket.AF_UNIX) as there:
     signal.signal(signal.SIGTERM, lambda *_: os.kill(pid, signal.SIGTERM))
     sys.exit(int(answers.readline()))
 """
-PRELUDE = """import os, sys
-os.environ.clear()
-os.environ.update({environment!r})
-os.chdir({folder!r})
-# The zygote's was perhaps a file, and may be a pipe now.
-sys.stderr = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)
-"""
+PRELUDE = "import os; os.environ.clear(); os.environ.update({environment!r}); os.chdir({folder!r})"
 
 
 @contextlib.contextmanager

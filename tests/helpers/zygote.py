@@ -86,7 +86,8 @@ def fork_tool(argv, log, prelude, children, errors):
     for path, stream in ((log, 1), (errors, 2)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666), stream)
     # New ones, as the old ones have noted whether they could seek.
-    sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", buffering=1, closefd=False)
+    sys.stdout = os.fdopen(1, "w", closefd=False)
+    sys.stderr = os.fdopen(2, "w", buffering=1, errors="backslashreplace", closefd=False)
     tool = REPO / (argv[0] if argv[0].endswith(".py") else f"tools/{argv[0]}.py")
     sys.path.insert(0, str(tool.parent))
     try:
