@@ -247,7 +247,7 @@ def test_the_commands_of_a_page_run(page, checkout, data, zygote, tmp_path):
         run = subprocess.run(["bash", "-c", "\n".join(lines)], capture_output=True, text=True, timeout=600,
                              env=os.environ | environment)
     failed = failures.read_text().split() if failures.exists() else []
-    assert [commands[int(number)].text for number in failed] == [], f"{run.stderr[-8000:]}\n{run.stdout[-2000:]}"
+    assert [commands[int(number)].text for number in failed] == [], f"{run.stderr[-8000:]}\n{run.stdout[-8000:]}"
     assert run.returncode == 0, run.stderr[-8000:]
     for command in commands:
         for name in WRITTEN.findall(command.text):

@@ -62,7 +62,7 @@ RUN = [
     Run(r"weights=data/\S+"),
     Run(r"python tools/export_model\.py --format \w+ --output \S+ TEST\.PARAMS_FILE \S+"),
     Run(r"python tools/export_model\.py .* --from_state_dict .*", f"{NETWORK} TRAIN.VIDEO_LENGTH 2"),
-    Run(r"python tools/check_dataset\.py --config_file .*", f"{NETWORK} TRAIN.VIDEO_LENGTH 2 TEST.DATASET_SIZE 4"),
+    Run(r"python tools/check_dataset\.py --config_file .*", f"{NETWORK} TRAIN.VIDEO_LENGTH 2 TRAIN.SAMPLE_RATE 1 TEST.DATASET_SIZE 4"),
     Run(r"python tools/check_dataset\.py --(list|lmdb) .*"),
     Run(r"python tools/plan_training\.py .*"),
     Run(r"python tools/plot_log\.py .*"),
