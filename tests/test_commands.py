@@ -229,13 +229,15 @@ def adapted(command, rule, places):
 
 @pytest.mark.parametrize("page", sorted({command.page for command in COMMANDS if rule_of(command) in RUN}))
 def test_the_commands_of_a_page_run(page, checkout, data, zygote, tmp_path):
-    """In order, as one program of bash, with the stand-in for Python."""
+    """In order, as one program of bash, with the stand-in for Python; what stands on several pages, once."""
     if page == "DATASET.md" and not shutil.which("ffmpeg"):
         pytest.skip("no ffmpeg here")
     if page != "tools/README.md":
         shutil.rmtree(checkout / "data/lmdb")  # what DATASET.md makes
     places = {"top": tmp_path, "data": data}
-    commands = [command for command in COMMANDS if command.page == page and rule_of(command) in RUN]
+    first = {command.text: command for command in reversed(COMMANDS)}
+    commands = [command for command in COMMANDS if command.page == page and rule_of(command) in RUN
+                and command is first[command.text]]
     lines, failures = ["set -u", "numbers="], tmp_path / "failures"
     for number, command in enumerate(commands):
         folder = checkout / ("process_data/kinetics" if command.section == "Kinetics" else "")

@@ -16,7 +16,7 @@ PARSED = [
     (r"python tests/.*|NLNET_KILLS=\d+ .*", "minutes to hours; test_fuzz.py, test_bench.py and others do less of it"),
     (r"(REFERENCES=FOLDER )?bash tests/measure_all\.sh.*", "hours; test_measuring.py runs it on stand-ins"),
     (r"bash tests/gpu/h100\.sh LOGS", "needs a GPU; test_bench.py runs its small form"),
-    (r"python tools/export_model\.py --format onnx .*", "needs packages; test_export_model.py"),
+    (r"python tools/export_model\.py --format (onnx|torch_export) .*", "packages, time; test_export_model.py does so"),
 ]
 
 # Run by tests of their own, which take all commands under a heading: test -> (page, heading).
@@ -29,7 +29,7 @@ TAKEN = {
 NETWORK = "RESNETS.WIDTH_PER_GROUP 2 MODEL.NUM_CLASSES 4 TRAIN.JITTER_SCALES [200,200] TRAIN.CROP_SIZE 200"
 TEST = "NUM_GPUS 1 TEST.BATCH_SIZE 3 TEST.SCALE 200 TEST.DATASET_SIZE 4 TEST.NUM_TEST_CLIPS 6"
 DATA = "DATADIR {data} FILENAME_GT {data}/gt.txt"
-TRAINING = (f"{DATA} {NETWORK} {TEST} TRAIN.BATCH_SIZE 2 TRAIN.DATASET_SIZE 8 TRAIN.VIDEO_LENGTH 8 TRAIN.SAMPLE_RATE 1 "
+TRAINING = (f"{DATA} {NETWORK} {TEST} TRAIN.BATCH_SIZE 2 TRAIN.DATASET_SIZE 8 TRAIN.VIDEO_LENGTH 2 TRAIN.SAMPLE_RATE 1 "
             "TRAIN.COMPUTE_PRECISE_BN False TRAIN.TEST_AFTER_TRAIN False SOLVER.MAX_ITER 1 LOG_PERIOD 1 "
             "CHECKPOINT.RESUME False")
 
@@ -50,15 +50,17 @@ class Run:
 
 
 RUN = [
+    # Their non-local blocks work on groups of 4 frames.
+    Run(r"bash scripts/run_i3d_nlnet_affine_400k\.sh", f"{TRAINING} TRAIN.VIDEO_LENGTH 8 TRAIN.BATCH_SIZE 1"),
     Run(r"bash scripts/run_i3d_nlnet_affine_400k_128f\.sh", f"{TRAINING} TRAIN.VIDEO_LENGTH 32 TRAIN.BATCH_SIZE 1"),
     Run(r"bash scripts/run_(c2d|i3d)_\w+\.sh.*", TRAINING),
     Run(r"bash scripts/run_test_multicrop\.sh .*", f"{DATA} {NETWORK} {TEST} TRAIN.BATCH_SIZE 2 TRAIN.VIDEO_LENGTH 2"),
     Run(r"bash scripts/test_released\.sh.*", f"{DATA} NUM_GPUS 1 TEST.BATCH_SIZE 3 TEST.NUM_TEST_CLIPS 6",
         {"--quick 500": "--quick 2"}),
     Run(r"python process_data/convert_models/\S+ .*"),
-    Run(r"python tools/predict_video\.py .*"),
+    Run(r"python tools/predict_video\.py .*", instead={" --video ": " --views 1x3 --video "}),
     Run(r"python tools/visualize_attention\.py .*"),
-    Run(r"python tools/extract_features\.py .*", "TEST.SCALE 224"),
+    Run(r"python tools/extract_features\.py .*", "TEST.SCALE 224", {"TEST.NUM_TEST_CLIPS 10": "TEST.NUM_TEST_CLIPS 1"}),
     Run(r"weights=data/\S+"),
     Run(r"python tools/export_model\.py --format \w+ --output \S+ TEST\.PARAMS_FILE \S+"),
     Run(r"python tools/export_model\.py .* --from_state_dict .*", f"{NETWORK} TRAIN.VIDEO_LENGTH 2"),
