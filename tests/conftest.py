@@ -27,9 +27,9 @@ leave_out_amx()  # before any test has computed anything
 
 REPO = Path(__file__).resolve().parent.parent
 # The files that take longest. They come first, so that none is left for one core at the end (see scripts/run_tests.sh).
-LONG = ["processes", "commands", "bench", "features", "fuzz", "machines", "long_runs", "every_affinity", "mistakes", "visualize",
-        "make_motion_videos", "export_model", "walkthrough", "models", "downscale", "tensorboard_events", "affinities",
-        "agreement", "test_tool", "training_step", "inference", "kinetics_lists", "slurm"]
+LONG = ["processes", "commands", "bench", "features", "fuzz", "machines", "long_runs", "every_affinity", "mistakes",
+        "visualize", "make_motion_videos", "export_model", "walkthrough", "models", "downscale", "tensorboard_events",
+        "affinities", "agreement", "test_tool", "training_step", "inference", "kinetics_lists", "slurm"]
 
 
 def pytest_collection_modifyitems(items):
