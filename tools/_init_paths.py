@@ -20,15 +20,18 @@ if sys.version_info < (3, 11):  # noqa: UP036
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "lib"))
 
 
-def is_busy(stat="/proc/stat"):
-    """Whether other processes have been using more than a quarter of the cores for the last 40 ms."""
-    running = []
+def is_busy():
+    """Whether other processes use more than a quarter of the cores, for 40 ms without a break."""
     for number in range(5):
         time.sleep(0.01 if number else 0)
-        with open(stat) as file:
-            running += [int(line.split()[1]) for line in file if line.startswith("procs_running")]
-    # This process is one of them.
-    return min(running) - 1 > len(os.sched_getaffinity(0)) / 4
+        try:
+            with open("/proc/stat") as file:
+                running = next(int(line.split()[1]) for line in file if line.startswith("procs_running"))
+        except (OSError, StopIteration):
+            return True
+        if running - 1 <= len(os.sched_getaffinity(0)) / 4:  # this process is one of them
+            return False
+    return True
 
 
 # Read once, when PyTorch is loaded. Processes that a program starts inherit it.

@@ -10,7 +10,6 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import _init_paths  # noqa: F401, I001  (lib/ on the path, a Python that is new enough)
 
-
 from reports.log_parser import read_log
 from utils import cli
 from utils.errors import UserError

@@ -4,7 +4,6 @@ import hashlib
 import io
 import os
 import pickle
-import stat
 import struct
 from typing import Any
 
@@ -14,7 +13,7 @@ from formats.file_signatures import foreign_kind, is_text
 from formats.pickle_values import NUMERIC_DTYPE, Refusal
 from formats.safe_unpickler import DAMAGE, unpickle
 from utils.errors import UserError
-from utils.files import atomic_write
+from utils.files import atomic_write, is_regular
 
 
 class PickleError(UserError):
@@ -62,10 +61,8 @@ def _load(path, kind):
     """(what was pickled, the unbuffered file, closed). All bytes of the file have been read through `kind`."""
     head = b""
     try:
-        # Checked before opening: opening a FIFO would wait for a writer.
-        mode = os.stat(path).st_mode
-        if not stat.S_ISREG(mode):
-            raise PickleError(f"{path}: expected a pickle file, got a {'folder' if stat.S_ISDIR(mode) else 'device'}")
+        if not is_regular(path):
+            raise PickleError(f"{path}: expected a pickle file, got a {'folder' if os.path.isdir(path) else 'device'}")
         raw = kind(path)
         with io.BufferedReader(raw) as file:
             head = file.peek(500)[:500]

@@ -8,8 +8,6 @@ together. It is written before its checkpoint gets its name; which one it belong
 import contextlib
 import hashlib
 import json
-import os
-import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +18,7 @@ import numpy as np
 from utils import stopping
 from utils.collections import to_json
 from utils.errors import UserError
-from utils.files import StrPath, atomic_write
+from utils.files import StrPath, atomic_write, is_regular
 
 SUFFIX = ".options.json"
 LARGEST = 1 << 20  # bytes; those of a training are some 5000
@@ -126,7 +124,7 @@ def read_options(weights_file: StrPath) -> StoredOptions | None:
     """
     path = options_path(weights_file)
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):  # opening a FIFO would wait for a writer
+        if not is_regular(path):
             raise _damaged(str(path), "a folder or device")
         with open(path, "rb") as file:
             text = file.read(LARGEST + 1)

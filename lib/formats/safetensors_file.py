@@ -7,7 +7,6 @@ load_state_dict. What else there is to know is in the file's metadata, as the JS
 import importlib.util
 import json
 import os
-import stat
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,7 +14,7 @@ import torch
 
 from formats.options_file import StoredOptions, parse
 from utils.errors import UserError
-from utils.files import StrPath
+from utils.files import StrPath, is_regular
 
 SUFFIX = ".safetensors"
 KEY = "nonlocal_net"  # of the metadata
@@ -51,7 +50,7 @@ def read_safetensors(path: StrPath) -> tuple[dict[str, torch.Tensor], StoredOpti
     import safetensors.torch
 
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):  # opening a FIFO would wait for a writer
+        if not is_regular(path):
             raise UserError(f"{path}: expected a file of tensors, got a folder or device")
         data = Path(path).read_bytes()
         tensors = safetensors.torch.load(data)

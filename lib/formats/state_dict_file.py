@@ -5,7 +5,6 @@ nothing reads them, and load_state_dict does without them.
 """
 
 import io
-import stat
 import warnings
 from os import PathLike
 from pathlib import Path
@@ -15,6 +14,7 @@ from torch import nn
 
 from formats.blobs import blob_name, check_finite, named_tensors
 from utils.errors import UserError
+from utils.files import is_regular
 
 
 def blob_names(model: nn.Module) -> dict[str, str]:
@@ -55,8 +55,7 @@ def load_state_dict(model: nn.Module, path: str | PathLike) -> None:
 
 def _read(path):
     try:
-        # Checked before opening: opening a FIFO would wait for a writer.
-        if not stat.S_ISREG(Path(path).stat().st_mode):
+        if not is_regular(path):
             raise UserError(f"{path}: expected a file written by torch.save, got a folder or device")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about the same problem as the error

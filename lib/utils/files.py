@@ -253,6 +253,14 @@ def growing_file(path: StrPath) -> Iterator[Callable[[bytes], None]]:
         os.close(descriptor)
 
 
+def is_regular(path: StrPath) -> bool:
+    """Whether a path leads to a file that can be opened at once: opening a FIFO would wait for a writer.
+
+    Raises OSError if it leads nowhere.
+    """
+    return stat.S_ISREG(os.stat(path).st_mode)
+
+
 def sync_folder(folder: StrPath) -> None:
     """Make the names in a folder durable: without this, a power failure may undo a rename."""
     _sync(Path(folder))
