@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # The whole program on a small generated data set: videos, lists, LMDBs, training with non-local blocks, evaluation,
 # fully convolutional test, curves, report. Started again, it continues with what already exists. KEY VALUE words go to
-# the training tool.
+# the training tool. DEMO_NAME is the folder of the run in data/checkpoints/ (default: run_demo).
 bash "$(dirname "${BASH_SOURCE[0]}")/setup_env.sh" || exit
 source "$(dirname "${BASH_SOURCE[0]}")/_run.sh"
 
 data=../data/demo
-run=../data/checkpoints/run_demo
+run=../data/checkpoints/${DEMO_NAME:-run_demo}
 
 # make_lmdb SPLIT SCRIPT LIST. An LMDB gets its name only when it is complete.
 make_lmdb() {
@@ -36,7 +36,7 @@ weights=$(ls -t "$run"/checkpoints/c2_model_iter*.pkl | head -n 1)
 "$PYTHON" ../tools/report_run.py "$run" --classes "$data/videos/classids.json"
 
 cd ..
-run=data/checkpoints/run_demo
+run=${run#../}
 echo
 echo "The demo is done. $(grep -o 'top-1 accuracy: .*' "$run/log.txt" | tail -n 1) on held-out videos;" \
     "chance is 25."

@@ -49,7 +49,8 @@ touch "$part/checks" "$part/benchmarks"
     'python tests/check_references.py "$REFERENCES" --markdown tests/parity.md'
 check suite "[0-9]+ (passed|failed|skipped).*" "bash scripts/run_tests.sh"
 for seed in 1 2 3; do
-    check "demo$seed" "top-1 accuracy: .*" "rm -rf data/checkpoints/run_demo; bash scripts/run_demo.sh RNG_SEED $seed"
+    check "demo$seed" "top-1 accuracy: .*" \
+        "rm -rf data/checkpoints/figures; DEMO_NAME=figures bash scripts/run_demo.sh RNG_SEED $seed"
 done
 check released "[0-9]+ of [0-9]+ models.*" "python tests/check_released.py"
 check sliding "(ok|WRONG) .*" "python tests/check_sliding.py"
