@@ -442,7 +442,9 @@ def main():
     print(f"{'job':>10}{'signal':>9}{'kills tried':>13}{'hit a running job':>19}{'survived':>10}{'took s':>8}",
           flush=True)
     failed = False
-    with Zygote() as zygote, tempfile.TemporaryDirectory() as folder:
+    needs_networks = not {"train", "test", "both"}.isdisjoint(chosen)
+    zygote = Zygote() if needs_networks else Zygote(["data.lmdb_writer", "formats.caffe2_pickle"])
+    with zygote, tempfile.TemporaryDirectory() as folder:
         for place, name in enumerate(chosen):
             kills = arguments.kills // len(chosen) + (place < arguments.kills % len(chosen))
             job_folder = Path(folder, name)

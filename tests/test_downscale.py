@@ -11,15 +11,15 @@ from functools import partial
 
 import numpy as np
 import pytest
-from kinetics_tools import assert_one_line, run_tool
+from kinetics_tools import assert_one_line, fork_tool
 
 
 @pytest.fixture
-def tool(repo, tmp_path):
-    return partial(run_tool, repo, tmp_path)
+def tool(zygote, tmp_path):
+    return partial(fork_tool, zygote, tmp_path)
 
 
-FAKE_FFMPEG = f"""#!{sys.executable}
+FAKE_FFMPEG = f"""#!{sys.executable} -IS
 import json, os, signal, sys, time
 if "-demuxers" in sys.argv:
     print(" D  mov,mp4         QuickTime / MOV")

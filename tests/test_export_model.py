@@ -4,6 +4,7 @@ import importlib.util
 import json
 import os
 import pickle
+import shutil
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from models.model_builder_video import create_model
 YAML = "DBG_kinetics_resnet_8gpu_c2d_nonlocal_400k.yaml"
 OPTIONS = {
     "NUM_GPUS": 1, "MODEL.NUM_CLASSES": 7, "MODEL.VIDEO_ARC_CHOICE": 2, "RESNETS.WIDTH_PER_GROUP": 2,
-    "NONLOCAL.CONV3_NONLOCAL": False, "NONLOCAL.LAYER_MOD": 4, "TRAIN.VIDEO_LENGTH": 2,
+    "NONLOCAL.CONV4_NONLOCAL": False, "NONLOCAL.LAYER_MOD": 4, "TRAIN.VIDEO_LENGTH": 2,
     "TRAIN.JITTER_SCALES": "[200,200]", "TEST.TEST_FULLY_CONV": True, "TEST.OUTPUT_NAME": "pred",
 }  # fmt: skip
 LR, ITERATIONS = np.array(0.00375, np.float32), 240
@@ -50,11 +51,18 @@ def blobs(network):
     return {name: tensor.numpy().copy() for name, tensor in model_blobs(network).items()}
 
 
-@pytest.fixture
-def run(repo, tmp_path, monkeypatch, call_tool, blobs):
-    """Call the tool in tmp_path, where w.pkl has the weights: (format, output, words) -> status, last lines."""
+@pytest.fixture(scope="module")
+def checkpoint(blobs, tmp_path_factory):
+    path = tmp_path_factory.mktemp("checkpoint") / "w.pkl"
     momentum = {f"{name}_momentum": np.ones_like(value) for name, value in blobs.items()}
-    dump({"blobs": blobs | momentum | {"lr": LR, "model_iter": ITERATIONS}}, tmp_path / "w.pkl")
+    dump({"blobs": blobs | momentum | {"lr": LR, "model_iter": ITERATIONS}}, path)
+    return path
+
+
+@pytest.fixture
+def run(repo, tmp_path, monkeypatch, call_tool, checkpoint):
+    """Call the tool in tmp_path, where w.pkl has the weights: (format, output, words) -> status, last lines."""
+    shutil.copy(checkpoint, tmp_path)
     monkeypatch.chdir(tmp_path)
 
     def call(kind, output, *more):
@@ -90,7 +98,7 @@ def test_weights_there_and_back(run, network, blobs, tmp_path):
     for name, blob in {
         "conv1.weight": "conv1_w", "res_conv1_bn.running_mean": "res_conv1_bn_rm", "pred.bias": "pred_b",
         "res2_0.branch2a_bn.weight": "res2_0_branch2a_bn_s", "res5_2.branch2c_bn.running_var": "res5_2_branch2c_bn_riv",
-        "nonlocal_conv4_3.theta.bias": "nonlocal_conv4_3_theta_b", "nonlocal_conv4_3.bn.bias": "nonlocal_conv4_3_bn_b",
+        "nonlocal_conv3_3.theta.bias": "nonlocal_conv3_3_theta_b", "nonlocal_conv3_3.bn.bias": "nonlocal_conv3_3_bn_b",
     }.items():
         assert facts["blob_names"][name] == blob
         assert np.array_equal(tensors[name].numpy(), blobs[blob])
@@ -122,7 +130,7 @@ def test_weights_of_another_program_come_without_their_history(run, network):
 
 def test_the_legacy_programs_weights(repo, shared, run):
     weights = shared / "reference/pickles/c2_model_iter4.pkl"
-    more = {"MODEL__NUM_CLASSES": 10, "RESNETS__WIDTH_PER_GROUP": 4, "NONLOCAL__CONV4_NONLOCAL": False}
+    more = {"MODEL__NUM_CLASSES": 10, "RESNETS__WIDTH_PER_GROUP": 4, "NONLOCAL__CONV3_NONLOCAL": False}
     assert not run("state_dict", "l.pth", *words(TEST__PARAMS_FILE=weights, **more))[0]
     assert not run("pkl", "l.pkl", "--from_state_dict", "l.pth", *words(**more))[0]
     legacy, back = load(weights)["blobs"], load("l.pkl")["blobs"]
@@ -144,11 +152,11 @@ def test_torch_program(run, network, tmp_path):
 
 
 def test_grouped_blocks_of_long_clips(repo, tmp_path):
-    opts = words(MODEL__USE_AFFINE=True, NONLOCAL__CONV3_NONLOCAL=True, NONLOCAL__CONV4_NONLOCAL=False,
-                 NONLOCAL__USE_BN=False, MODEL__VIDEO_ARC_CHOICE=1)
-    grouped = filled_network(repo, opts)
-    assert grouped.nonlocal_conv3_3.grouped
-    shape = (3, 16, 200, 200)
+    """With the frozen layers before and after; test_torch_program has a whole network."""
+    network = filled_network(repo, words(MODEL__USE_AFFINE=True, NONLOCAL__USE_BN=False, MODEL__VIDEO_ARC_CHOICE=1))
+    assert network.nonlocal_conv3_3.grouped
+    grouped = torch.nn.Sequential(network.res3_3, network.nonlocal_conv3_3, network.res4_0)
+    shape = (512, 8, 25, 25)
     export.write_torch_program(grouped, export.random_clips(shape, 2), tmp_path / "m.pt2")
     assert export.largest_difference(grouped, export.read_torch_program(tmp_path / "m.pt2"), shape, (1,)) <= 1e-5
 

@@ -32,14 +32,6 @@ def assert_same_bytes(one, other):
         assert np.asarray(one[name]).tobytes() == np.asarray(other[name]).tobytes(), name
 
 
-def run_tool(words, timeout=600, **environment):
-    """Run a tool like a user: (status, standard output, standard error)."""
-    tool = f"tools/{words[0]}.py"
-    process = subprocess.run([sys.executable, tool, *words[1:]], capture_output=True, text=True, timeout=timeout,
-                             env=os.environ | environment)
-    return process.returncode, process.stdout, process.stderr
-
-
 # ------------------------------------------------------------------------------------------ number of processes
 
 
@@ -65,24 +57,31 @@ def test_four_replicas_agree_in_one_two_and_four_processes(zygote, repo, data, t
             assert np.mean(errors > 1e-5) <= 1e-3 and errors.max() <= 1e-4, blob
 
 
-def test_torchrun_gives_the_same_result_as_the_tools_launcher(zygote, repo, data, tmp_path, monkeypatch):
-    monkeypatch.chdir(repo)
-    own, torchrun = (tiny_job.command(repo, data, tmp_path / name, NUM_PROCESSES=2, SOLVER__MAX_ITER=3,
-                                      TRAIN__TEST_AFTER_TRAIN=True) for name in ("own", "torchrun"))
-    assert zygote.run(own, tmp_path / "log.txt", children=2) == 0, (tmp_path / "log.txt").read_text()
+# With all that a run has.
+WHOLE = {"SOLVER__MAX_ITER": 4, "TRAIN__EVAL_PERIOD": 2, "TRAIN__TEST_AFTER_TRAIN": True}
+
+
+@pytest.fixture(scope="module")
+def launched(repo, data, tmp_path_factory):
+    """Folder and standard output of a training in two processes, started as a user does."""
+    folder = tmp_path_factory.mktemp("launched")
+    words = tiny_job.command(repo, data, folder, NUM_PROCESSES=2, **WHOLE)
+    run = subprocess.run([sys.executable, f"tools/{words[0]}.py", *words[1:]], cwd=repo, capture_output=True,
+                         text=True, timeout=600)
+    assert run.returncode == 0, run.stderr
+    return folder, run.stdout
+
+
+def test_torchrun_gives_the_same_result_as_the_tools_launcher(launched, repo, data, tmp_path):
+    words = tiny_job.command(repo, data, tmp_path, **WHOLE)
     subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
-                    "tools/train_net_video.py", *torchrun[1:]], check=True, capture_output=True, timeout=600)
-    assert_same_bytes(blobs(tmp_path / "own", 3), blobs(tmp_path / "torchrun", 3))
-    assert (tmp_path / "own" / "results_probs.pkl").read_bytes() == \
-        (tmp_path / "torchrun" / "results_probs.pkl").read_bytes()
+                    "tools/train_net_video.py", *words[1:]], cwd=repo, check=True, capture_output=True, timeout=600)
+    assert_same_bytes(blobs(launched[0], 4), blobs(tmp_path, 4))
+    assert (launched[0] / "results_probs.pkl").read_bytes() == (tmp_path / "results_probs.pkl").read_bytes()
 
 
-def test_only_the_root_logs_and_it_logs_everything(repo, data, tmp_path, monkeypatch):
-    monkeypatch.chdir(repo)
-    words = tiny_job.command(repo, data, tmp_path / "run", NUM_PROCESSES=2, SOLVER__MAX_ITER=4, TRAIN__EVAL_PERIOD=2,
-                             TRAIN__TEST_AFTER_TRAIN=True)
-    status, output, errors = run_tool(words)
-    assert status == 0, errors
+def test_only_the_root_logs_and_it_logs_everything(launched):
+    _, output = launched
     assert len(re.findall(r"^\| Train ETA", output, re.MULTILINE)) == 4
     assert len(re.findall(r"^\| Test:", output, re.MULTILINE)) == 4  # two evaluations of two batches
     assert output.count("Training with config:") == 2  # once each by the training and the test

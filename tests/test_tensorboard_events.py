@@ -68,7 +68,7 @@ def of_log(output):
 
 
 def test_events_have_the_values_of_the_log_lines(writers, train, tmp_path):
-    output = train(LOG_PERIOD=2)
+    output = train(LOG_PERIOD=2, TRAIN__BATCH_SIZE=2)
     assert output.count(f"TensorBoard events are written to: {tmp_path}/tensorboard\n") == 1
     assert [(writer.run, writer.first) for writer in writers] == [
         (f"{tmp_path}/tensorboard/train", 1), (f"{tmp_path}/tensorboard/val", 1)]
@@ -89,7 +89,7 @@ def test_a_resumed_run_has_no_step_twice(writers, train, job, tmp_path):
 
 
 def test_errors_among_the_first_classes(writers, train):
-    train(METRICS__EVAL_FIRST_N=True, METRICS__FIRST_N=2, SOLVER__MAX_ITER=2)
+    train(METRICS__EVAL_FIRST_N=True, METRICS__FIRST_N=2, SOLVER__MAX_ITER=2, TRAIN__BATCH_SIZE=2)
     assert {tag for _, tag in writers[1].values} == {
         "top1_error", "top5_error", "top1_error_N_way", "top5_error_N_way"}
 

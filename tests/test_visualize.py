@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
+import plot_log
 from reports.attention_pictures import Attention, draw_clip
 from reports.curves import curves
 from reports.log_parser import Log, TrainLine, read_log
@@ -82,8 +83,8 @@ def test_as_label():
 
 
 def test_a_confusion_of_thousands_of_classes(tmp_path):
-    plot_confusion(np.eye(1500, dtype=int), [f"class {i}" for i in range(1500)], tmp_path / "a.png")
-    assert 1500 < max(cv2.imread(str(tmp_path / "a.png")).shape) < 2000
+    plot_confusion(np.eye(1100, dtype=int), [f"class {i}" for i in range(1100)], tmp_path / "a.png")
+    assert 1100 < max(cv2.imread(str(tmp_path / "a.png")).shape) < 1600
 
 
 def test_smooth_is_the_mean_over_the_last_values():
@@ -97,13 +98,9 @@ def test_log_names():
     assert log_names(["/x/run/log.txt", "/y/run/log.txt"]) == ["/x/run/log.txt", "/y/run/log.txt"]
 
 
-def plot_log(repo, *words):
-    command = [sys.executable, repo / "tools/plot_log.py", *words]
-    return subprocess.run(command, capture_output=True, text=True)
-
-
 def test_command(repo, tmp_path):
-    result = plot_log(repo, repo / "tests/data/legacy_log.txt", "--output", tmp_path / "curves.png")
+    command = [sys.executable, repo / "tools/plot_log.py", repo / "tests/data/legacy_log.txt"]
+    result = subprocess.run([*command, "--output", tmp_path / "curves.png"], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert result.stdout == f"Curves saved to: {tmp_path}/curves.png\n"
     assert has_color(cv2.imread(str(tmp_path / "curves.png")), BLUE)
@@ -131,7 +128,7 @@ JUNK = [
 ]
 
 
-def test_a_log_of_numbers_without_end(repo, tmp_path):
+def test_a_log_of_numbers_without_end(call_tool, tmp_path):
     good = ("| Train ETA: 0:00:01 LR: 0.10000000  Iters [{}/100] [1.00ep]  Time 0.500  Loss  1.0000  top1  6.000 top5  "
             "2.000")
     log = tmp_path / "a$b$ \udcff.log"
@@ -139,14 +136,14 @@ def test_a_log_of_numbers_without_end(repo, tmp_path):
     found = read_log(log)
     assert [line.iteration for line in found.train] == [5, 8, 9, 50]
     assert [stats["currentIter"] for stats in found.evaluations] == [10, 20, 30]
-    result = plot_log(repo, log, "--output", tmp_path / "curves.png")
-    assert (result.returncode, result.stderr) == (0, "")
+    status, _, errors = call_tool(plot_log, log, "--output", tmp_path / "curves.png")
+    assert (status, errors) == (0, "")
     assert cv2.imread(str(tmp_path / "curves.png")) is not None
 
 
-def test_the_command_reports_errors_in_one_line(repo, tmp_path):
+def test_the_command_reports_errors_in_one_line(call_tool, tmp_path):
     (tmp_path / "log.txt").write_text("nothing of use\n")
-    result = plot_log(repo, tmp_path / "log.txt", "--output", tmp_path / "curves.png")
-    assert result.returncode == 1
-    assert result.stderr.startswith("error: ") and result.stderr.count("\n") == 1
+    status, _, errors = call_tool(plot_log, tmp_path / "log.txt", "--output", tmp_path / "curves.png")
+    assert status == 1
+    assert errors.startswith("error: ") and errors.count("\n") == 1
     assert not (tmp_path / "curves.png").exists()

@@ -1,6 +1,6 @@
-"""A training step alone and beside busy neighbours, by what OpenMP's threads do while they wait.
+"""A training step of the demo alone and beside busy neighbours, by what OpenMP's threads do while they wait.
 
-    python tests/bench/bench_busy.py [--neighbours 3] [--seconds 1] [--repetitions 7]
+    python tests/bench/bench_busy.py [--neighbours 3] [--seconds 5] [--repetitions 7]
 
 Each neighbour is another PyTorch process with two threads, as its environment has it by default: its threads spin. The
 `fair share` of a step is its time alone, spinning, times the number of processes. Settings take turns; ratios are
@@ -35,11 +35,12 @@ STEPS = """
 import sys, time
 sys.path[:0] = {paths}
 import torch
-from bench_model import training_step
+from bench_model import VARIANTS, training_step
 from engine.malloc import keep_freed_memory
 torch.set_num_threads(2)
 keep_freed_memory()
-step = training_step("{variant}", "+ fused attention", torch.randn(1, 3, {frames}, 224, 224))
+VARIANTS["demo"] = dict(yaml="demo.yaml", opts=[])
+step = training_step("demo", "+ fused attention", torch.randn(8, 3, {frames}, 200, 200))
 step()
 print("ready", flush=True)
 for line in sys.stdin:
@@ -58,7 +59,7 @@ class Stepper:
     def __init__(self, setting, frames):
         paths = [str(REPO / folder) for folder in ("lib", "tests/bench", "tests/helpers", "tests/fuzz")]
         self.process = subprocess.Popen(
-            [sys.executable, "-c", STEPS.format(paths=paths, variant="fwd_i3d_nlnet_8x8_val", frames=frames)],
+            [sys.executable, "-c", STEPS.format(paths=paths, frames=frames)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=UNSET | setting)
         assert self.process.stdout.readline() == "ready\n"
 
@@ -84,8 +85,8 @@ def neighbours(count):
 def main():
     arguments = parser(__doc__)
     arguments.add_argument("--neighbours", type=int, default=3, help="(default: %(default)s)")
-    arguments.add_argument("--seconds", type=float, default=1, help="of steps, each turn (default: %(default)s)")
-    arguments.add_argument("--frames", type=int, default=8, help="of the clip (default: %(default)s)")
+    arguments.add_argument("--seconds", type=float, default=5, help="of steps, each turn (default: %(default)s)")
+    arguments.add_argument("--frames", type=int, default=4, help="of a clip (default: %(default)s)")
     args = arguments.parse_args()
     print_conditions()
     steppers = {name: Stepper(setting, args.frames) for name, setting in SETTINGS.items()}
@@ -102,7 +103,7 @@ def main():
         alone, busy = (statistics.median(a / b for a, b in zip(both[where], spinning, strict=True)) for where in both)
         rows.append([name, statistics.median(both["alone"]), alone, statistics.median(both["busy"]),
                      busy / (1 + args.neighbours)])
-    print_table(f"Seconds of a training step (I3D-NL, 1 x {args.frames} frames) beside {args.neighbours} neighbours",
+    print_table(f"Seconds of a training step of the demo (8 x {args.frames} frames) beside {args.neighbours} others",
                 ["OpenMP's threads", "alone", "of spinning", "beside neighbours", "of fair share"], rows)
     for stepper in steppers.values():
         stepper.process.kill()

@@ -47,9 +47,15 @@ class Run:
 
 
 class Zygote:
+    """modules: what it imports at its start."""
+
+    def __init__(self, modules=("test_net_video", "train_net_video")):
+        self._modules = modules
+
     def __enter__(self):
-        self._process = subprocess.Popen([sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                         text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+        self._process = subprocess.Popen(
+            [sys.executable, __file__, *self._modules], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            env=os.environ | {"OMP_NUM_THREADS": "1"})
         return self
 
     def __exit__(self, *_):
@@ -113,9 +119,8 @@ def wait_for(pid, timeout):
 
 def main():
     sys.path[:0] = [str(REPO / "tools"), str(REPO / "lib")]
-    import test_net_video  # noqa: F401
-    import train_net_video  # noqa: F401
-
+    for name in sys.argv[1:]:
+        importlib.import_module(name)
     for line in sys.stdin:
         request = json.loads(line)
         if "argv" in request:
