@@ -117,7 +117,7 @@ def test_operations_are_those_of_the_pairs_that_attend(case):
     """Counted from the mask of the pairs, where it is dense."""
     affinity, _, grouped = case
     model = network(*case)
-    block, channels, inner = getattr(model, BLOCK), 512, 256
+    block, channels, inner = getattr(model, BLOCK), 64, 32
     x = torch.empty(1, channels, frames_for(grouped) // 2, 25, 25, device="meta")
     shape, key_shape = x.shape[2:], block.pool(x).shape[2:]
     pairs = int(block.span.attended(torch.arange(shape.numel()), shape, key_shape).sum())

@@ -70,7 +70,7 @@ def test_legacy_log_shows_the_same_options(shared):
     # Legacy read SOLVER.STEP_SIZE without defining it; the others are additions of this program.
     own = {"SOLVER.STEP_SIZE", "NUM_PROCESSES", "JOIN_SECONDS", "PEER_SECONDS", "CHECKPOINT.KEEP_LAST",
            "MODEL.PRECISION", "MODEL.COMPILE", "TRAIN.CHECKPOINT_ACTIVATIONS", "NONLOCAL.AFTER",
-           "NONLOCAL.AFFINITY", "NONLOCAL.REACH", "DATALOADER.HANG_SECONDS",
+           "NONLOCAL.AFFINITY", "NONLOCAL.REACH", "RESNETS.STEM_OUT_CHANNELS", "DATALOADER.HANG_SECONDS",
            "DATALOADER.AS_STORED", "TEST.TEST_FULL_SIZE"}
     assert flat(default_config()).keys() - flat(legacy).keys() == own
     assert flat(legacy).keys() <= flat(default_config()).keys()

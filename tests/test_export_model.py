@@ -23,7 +23,7 @@ from models.model_builder_video import create_model
 YAML = "DBG_kinetics_resnet_8gpu_c2d_nonlocal_400k.yaml"
 OPTIONS = {
     "NUM_GPUS": 1, "MODEL.NUM_CLASSES": 7, "MODEL.VIDEO_ARC_CHOICE": 2, "RESNETS.WIDTH_PER_GROUP": 2,
-    "NONLOCAL.CONV4_NONLOCAL": False, "NONLOCAL.LAYER_MOD": 4, "TRAIN.VIDEO_LENGTH": 2,
+    "RESNETS.STEM_OUT_CHANNELS": 8, "NONLOCAL.CONV4_NONLOCAL": False, "NONLOCAL.LAYER_MOD": 4, "TRAIN.VIDEO_LENGTH": 2,
     "TRAIN.JITTER_SCALES": "[200,200]", "TEST.TEST_FULLY_CONV": True, "TEST.OUTPUT_NAME": "pred",
 }  # fmt: skip
 LR, ITERATIONS = np.array(0.00375, np.float32), 240
@@ -130,7 +130,8 @@ def test_weights_of_another_program_come_without_their_history(run, network):
 
 def test_the_legacy_programs_weights(repo, shared, run):
     weights = shared / "reference/pickles/c2_model_iter4.pkl"
-    more = {"MODEL__NUM_CLASSES": 10, "RESNETS__WIDTH_PER_GROUP": 4, "NONLOCAL__CONV3_NONLOCAL": False}
+    more = {"MODEL__NUM_CLASSES": 10, "RESNETS__WIDTH_PER_GROUP": 4, "RESNETS__STEM_OUT_CHANNELS": 64,
+            "NONLOCAL__CONV3_NONLOCAL": False}
     assert not run("state_dict", "l.pth", *words(TEST__PARAMS_FILE=weights, **more))[0]
     assert not run("pkl", "l.pkl", "--from_state_dict", "l.pth", *words(**more))[0]
     legacy, back = load(weights)["blobs"], load("l.pkl")["blobs"]

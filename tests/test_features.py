@@ -64,6 +64,7 @@ def test_the_whole_reference(case, shared):
 
 def tiny(**options):
     options = {"MODEL.MODEL_NAME": "resnet_video", "MODEL.NUM_CLASSES": 6, "RESNETS.WIDTH_PER_GROUP": 4,
+               "RESNETS.STEM_OUT_CHANNELS": 8,
                "NUM_GPUS": 1} | {key.replace("__", "."): value for key, value in options.items()}
     model = create_model(load_config(None, [str(word) for pair in options.items() for word in pair]), "test")
     recipe.fill(model, 1)

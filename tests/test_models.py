@@ -75,7 +75,8 @@ def test_the_first_training_iteration_of_the_legacy_program():
 
 # ------------------------------------------------------------------------------------------------ tiny networks
 
-TINY = {"MODEL.MODEL_NAME": "resnet_video", "MODEL.NUM_CLASSES": 6, "RESNETS.WIDTH_PER_GROUP": 4, "NUM_GPUS": 1}
+TINY = {"MODEL.MODEL_NAME": "resnet_video", "MODEL.NUM_CLASSES": 6, "RESNETS.WIDTH_PER_GROUP": 4,
+        "RESNETS.STEM_OUT_CHANNELS": 8, "NUM_GPUS": 1}
 
 
 def tiny_cfg(**options):
@@ -138,7 +139,7 @@ def test_any_number_of_frames(name, frames, left):
         found = []
         model.res5_2.register_forward_hook(lambda _, inputs, output: found.append(output.shape))
         assert model(torch.empty(1, 3, frames, 224, 224)).shape == (1, 6)
-    assert found == [(1, 2048, left, 7, 7)]
+    assert found == [(1, 32 * TINY["RESNETS.STEM_OUT_CHANNELS"], left, 7, 7)]
 
 
 @pytest.mark.parametrize(("name", "size", "message"), [

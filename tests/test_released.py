@@ -9,14 +9,14 @@ import recipe_blobs
 from script_options import options_of_script
 
 from core.config import load_config
-from engine.weights_options import load_configuration, options_of_weights
+from engine.weights_options import configuration_of_weights, load_configuration, options_of_weights
 from formats.blobs import Checkpoint
 from formats.caffe2_pickle import dump
 from models.model_builder_video import nonlocal_places
 from models.released import LINK, RELEASED
 from utils.errors import UserError
 
-SMALL = ["RESNETS.WIDTH_PER_GROUP", "2"]
+SMALL = ["RESNETS.WIDTH_PER_GROUP", "2", "RESNETS.STEM_OUT_CHANNELS", "8"]
 
 
 def is_3d(cfg):
@@ -118,6 +118,7 @@ def test_other_networks(options, repo):
     ("w_16x4.pkl", {}, "do not tell the clips"),
     ("w_8x8_32x2.pkl", {}, "do not tell the clips"),
     ("w_8x8.pkl", {"conv1_w": np.zeros((64, 3, 7, 7))}, "a blob conv1_w of 5 dimensions, got one of shape"),
+    ("w_8x8.pkl", {"conv1_w": np.zeros((10**9, 0, 1, 7, 7))}, "a blob conv1_w of 5 dimensions, got one of shape"),
     ("w_8x8.pkl", {"pred_w": None}, "a blob pred_w of 2 dimensions, got none"),
     ("w_8x8.pkl", {"conv1_w": np.zeros((64, 3, 3, 7, 7))}, "conv1_w: expected a kernel over 1 or 5 frames, got 3"),
 ])
@@ -127,6 +128,13 @@ def test_weights_that_do_not_tell(name, change, message, repo):
              if value is not None}
     with pytest.raises(UserError, match=re.escape(message)):
         options_of_weights(Checkpoint(name, blobs), {})
+
+
+def test_a_small_file_cannot_ask_for_a_large_network(repo):
+    blobs = recipe_blobs.shapes(options_of_script(repo, "run_c2d_baseline_400k", *SMALL))
+    blobs["conv1_w"] = np.zeros((3000, 3, 1, 7, 7), np.float32)
+    with pytest.raises(UserError, match=r"expected the weights of a whole network, which has [\d,]{13,} numb"):
+        configuration_of_weights(Checkpoint("w_8x8.pkl", blobs))
 
 
 def test_the_users_word_counts(repo, tmp_path):

@@ -27,7 +27,7 @@ HOSTILE = ["<script>hacked=1</script>", "</script><img src=x onerror=hacked=2>",
            "{{ 7 * 7 }}", "../../<b>"]
 LABELS = np.arange(30) % 6
 NETWORK = {"MODEL__MODEL_NAME": "resnet_video", "MODEL__VIDEO_ARC_CHOICE": 2, "RESNETS__WIDTH_PER_GROUP": 2,
-           "NONLOCAL__LAYER_MOD": 4, "TRAIN__VIDEO_LENGTH": 4, "TRAIN__SAMPLE_RATE": 2,
+           "RESNETS__STEM_OUT_CHANNELS": 8, "NONLOCAL__LAYER_MOD": 4, "TRAIN__VIDEO_LENGTH": 4, "TRAIN__SAMPLE_RATE": 2,
            "TRAIN__JITTER_SCALES": "[200,240]", "TEST__SCALE": 200}
 
 

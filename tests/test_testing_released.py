@@ -36,8 +36,8 @@ def models(repo, tmp_path_factory):
     for name in NAMES:
         blocks = str("nonlocal" in name)
         network = create_model(load_config(yaml, [
-            "RESNETS.WIDTH_PER_GROUP", "2", "MODEL.NUM_CLASSES", "4", "NONLOCAL.CONV3_NONLOCAL", blocks,
-            "NONLOCAL.CONV4_NONLOCAL", blocks]), "test")
+            "RESNETS.WIDTH_PER_GROUP", "2", "RESNETS.STEM_OUT_CHANNELS", "8", "MODEL.NUM_CLASSES", "4",
+            "NONLOCAL.CONV3_NONLOCAL", blocks, "NONLOCAL.CONV4_NONLOCAL", blocks]), "test")
         recipe_blobs.fill(network, 3)
         dump(recipe_blobs.values(network), folder / f"{name}.pkl")
     return folder

@@ -246,7 +246,8 @@ def test_the_movie_marks_the_positions_in_their_frames(attention, clip, tmp_path
 
 
 OPTIONS = {"MODEL.MODEL_NAME": "resnet_video", "MODEL.NUM_CLASSES": 3, "MODEL.VIDEO_ARC_CHOICE": 2,
-           "RESNETS.WIDTH_PER_GROUP": 2, "NONLOCAL.LAYER_MOD": 4, "TRAIN.VIDEO_LENGTH": 4, "TRAIN.SAMPLE_RATE": 2,
+           "RESNETS.WIDTH_PER_GROUP": 2, "RESNETS.STEM_OUT_CHANNELS": 8, "NONLOCAL.LAYER_MOD": 4,
+           "TRAIN.VIDEO_LENGTH": 4, "TRAIN.SAMPLE_RATE": 2,
            "TRAIN.JITTER_SCALES": "[200,240]", "TEST.SCALE": 200}
 
 

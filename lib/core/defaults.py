@@ -99,6 +99,7 @@ OPTIONS: OptionGroup = {
     "RESNETS": {
         "NUM_GROUPS": Option(1, "Groups of the 3 x 3 convolutions.", low=1),
         "WIDTH_PER_GROUP": Option(64, "Channels per group in res2; later stages double it.", low=1),
+        "STEM_OUT_CHANNELS": Option(64, "Channels of conv1; res2 to res5 have 4, 8, 16 and 32 times as many.", low=1),
         "STRIDE_1X1": Option(False, "Never read, not even by legacy.", unused=True),
         "TRANS_FUNC": Option(
             "bottleneck_transformation",

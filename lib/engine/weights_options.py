@@ -1,6 +1,7 @@
 """The options of a network, read from its weights, and from the file of options beside them or the name of theirs."""
 
 import logging
+import math
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -76,7 +77,9 @@ def configuration_of_weights(checkpoint: Checkpoint, words: Iterable[str] = ()) 
     found = options_of_weights(checkpoint, dict(zip(words[::2], words[1::2], strict=False)))
     told = [str(word) for option in found.options.items() for word in option]
     logger.warning("Options from %s: %s", found.origin, " ".join(told))
-    return load_config(found.base, [*told, *words])
+    cfg = load_config(found.base, [*told, *words])
+    _check_size(cfg, checkpoint)
+    return cfg
 
 
 def options_of_weights(checkpoint: Checkpoint, given: Mapping[str, object]) -> FoundOptions:
@@ -95,7 +98,7 @@ def options_of_weights(checkpoint: Checkpoint, given: Mapping[str, object]) -> F
     """
     blobs = {name: value.shape for name, value in checkpoint.blobs.items() if isinstance(value, np.ndarray)}
     for name, dimensions in {"conv1_w": 5, "pred_w": 2, "res2_0_branch2a_w": 5, "res2_0_branch2b_w": 5}.items():
-        if len(blobs.get(name, ())) != dimensions:
+        if len(blobs.get(name, ())) != dimensions or 0 in blobs[name]:
             got = f"one of shape {blobs[name]}" if name in blobs else "none"
             raise UserError(f"{checkpoint.path}: expected the weights of a video network, with a blob {name} of "
                             f"{dimensions} dimensions, got {got}")
@@ -116,6 +119,15 @@ def options_of_scores(cfg: AttrDict) -> dict[str, Any]:
     """{key: value} of what the scores of a network depend on, apart from its weights."""
     return {key: value_at(cfg, key) for key, option in leaves(OPTIONS)
             if _OF_SCORES.fullmatch(key) and key not in _OF_DATA and not option.unused}
+
+
+def _check_size(cfg, checkpoint):
+    """A damaged or hostile file of a few bytes can tell of a network that fills the memory."""
+    needed = sum(math.prod(shape) for shape in weight_shapes(cfg).values())
+    there = sum(value.size for value in checkpoint.blobs.values() if isinstance(value, np.ndarray))
+    if needed > max(4 * there, 10**8):
+        raise UserError(f"{checkpoint.path}: expected the weights of a whole network, which has {needed:,} numbers by "
+                        f"the shapes in this file, got {there:,}")
 
 
 def _of_training(stored: StoredOptions, checkpoint: Checkpoint, blobs: dict[str, tuple[int, ...]],
@@ -155,11 +167,12 @@ def _backbone(checkpoint, blobs):
     if arc is None:
         raise UserError(f"{checkpoint.path}: conv1_w: expected a kernel over 1 or 5 frames, got {kernel}")
     inner = blobs["res2_0_branch2a_w"][0]
-    groups = max(inner // max(blobs["res2_0_branch2b_w"][1], 1), 1)  # a hostile file has no channels
+    groups = max(inner // blobs["res2_0_branch2b_w"][1], 1)
     return {
         "MODEL.VIDEO_ARC_CHOICE": arc, "MODEL.DEPTH": depth, "MODEL.NUM_CLASSES": blobs["pred_w"][0],
         "MODEL.USE_AFFINE": "res_conv1_bn_rm" not in blobs,
         "RESNETS.NUM_GROUPS": groups, "RESNETS.WIDTH_PER_GROUP": inner // groups,
+        "RESNETS.STEM_OUT_CHANNELS": blobs["conv1_w"][0],
     }
 
 

@@ -78,6 +78,7 @@ def _uninitialized(cfg, split):
         grouped_stages=(2, 3) if model_cfg.USE_AFFINE else (),
         groups=cfg.RESNETS.NUM_GROUPS,
         width_per_group=cfg.RESNETS.WIDTH_PER_GROUP,
+        stem=cfg.RESNETS.STEM_OUT_CHANNELS,
         dropout=cfg.TRAIN.DROPOUT_RATE,
         checkpoint_activations=cfg.TRAIN.CHECKPOINT_ACTIVATIONS,
         output="softmax" if split == "test" else "pred",

@@ -65,7 +65,7 @@ class ResNetVideo(nn.Module):
         nonlocal_block: function (channels, inner, grouped) that makes a non-local block.
         nonlocal_after: names of the residual blocks that a non-local block follows, e.g. {"res3_1"}.
         grouped_stages: the stages whose non-local blocks attend inside groups of 4 frames.
-        groups, width_per_group: RESNETS.NUM_GROUPS and WIDTH_PER_GROUP.
+        groups, width_per_group, stem: RESNETS.NUM_GROUPS, WIDTH_PER_GROUP and STEM_OUT_CHANNELS.
         dropout: rate before the classifier, in training mode.
         checkpoint_activations: in training mode, keep only the inputs of checkpoint_segments() for the backward pass.
         conv1_temporal_stride, pool1_temporal: the two numbers in which resnet_video_org differs.
@@ -77,7 +77,7 @@ class ResNetVideo(nn.Module):
     """
 
     def __init__(self, arc, num_classes, norm, nonlocal_block, nonlocal_after, grouped_stages=(), groups=1,
-                 width_per_group=64, dropout=0.0, checkpoint_activations=False, conv1_temporal_stride=1,
+                 width_per_group=64, stem=64, dropout=0.0, checkpoint_activations=False, conv1_temporal_stride=1,
                  pool1_temporal=1, output="pred"):
         super().__init__()
         self.checkpoint_activations = checkpoint_activations
@@ -93,14 +93,14 @@ class ResNetVideo(nn.Module):
             trunk.append(name)
 
         kernel, stride = (1 + 2 * reach, 7, 7), (conv1_temporal_stride, 2, 2)
-        add("conv1", Conv3d(3, 64, kernel, stride, (reach, 3, 3), bias=False))
-        add("res_conv1_bn", norm(64))
+        add("conv1", Conv3d(3, stem, kernel, stride, (reach, 3, 3), bias=False))
+        add("res_conv1_bn", norm(stem))
         add("conv1_relu", nn.ReLU(inplace=True))
         add("pool1", MaxPool3d((pool1_temporal, 3, 3), (pool1_temporal, 2, 2)))
-        channels = 64
+        channels = stem
         for index, (blocks, temporal) in enumerate(zip(BLOCKS[arc.depth], arc.temporal_blocks, strict=True)):
             stage = index + 2
-            dim_out, dim_inner = 256 * 2**index, groups * width_per_group * 2**index
+            dim_out, dim_inner = 4 * stem * 2**index, groups * width_per_group * 2**index
             for i in range(blocks):
                 stride = 2 if i == 0 and stage > 2 else 1
                 kernel = 3 if i in temporal else 1
@@ -160,7 +160,7 @@ class ResNetVideo(nn.Module):
                             f"got {height} x {width}: TRAIN.CROP_SIZE (in a full-size test TEST.SCALE) is too small")
 
     def head(self, x: Tensor) -> Tensor:
-        """res5's output N x 2048 x T x H x W -> N x K, in float32 at least: what is averaged here decides the class."""
+        """res5's output N x C x T x H x W -> N x K, in float32 at least: what is averaged here decides the class."""
         with no_autocast(x.device):
             pool5 = self.pool5(x.to(torch.promote_types(x.dtype, torch.float32)))
             # A linear layer on channels-last positions is the fully connected and the 1x1x1 convolutional classifier.
