@@ -133,8 +133,8 @@ def test_a_folder_with_a_link(cases, tmp_path, monkeypatch, caplog):
 def test_weights_that_are_no_numbers(cases, shared, repo, tmp_path, call_tool):
     weights = shared / "reference/pickles/c2_model_iter4.pkl"
     subprocess.run([sys.executable, cases / "nan-weights/make_input.py", repo, weights], cwd=tmp_path, check=True)
-    words = legacy_run.words(tmp_path, tmp_path, MODEL__VIDEO_ARC_CHOICE=2, TRAIN__CROP_SIZE=224,
-                             TRAIN__VIDEO_LENGTH=8, TEST__PARAMS_FILE=tmp_path / "nan.pkl")
+    words = legacy_run.words(tmp_path, tmp_path, MODEL__VIDEO_ARC_CHOICE=2, RESNETS__STEM_OUT_CHANNELS=64,
+                             TRAIN__CROP_SIZE=224, TRAIN__VIDEO_LENGTH=8, TEST__PARAMS_FILE=tmp_path / "nan.pkl")
     status, output, errors = call_tool(predict_video, "--video", H264, "--views", "1x1", "--json", tmp_path / "r.json",
                                        *words)
     assert (status, output) == (1, "") and not (tmp_path / "r.json").exists()

@@ -100,8 +100,8 @@ def test_a_row_a_clip(frames, options):
 def test_in_groups_theta_has_its_groups():
     shapes = blob_shapes(tiny(MODEL__USE_AFFINE=True, NONLOCAL__USE_BN=False), (3, 16, 200, 200),
                          ["nonlocal_conv3_1_theta", "nonlocal_conv3_1", "nonlocal_conv4_1_theta"])
-    assert shapes == {"nonlocal_conv3_1_theta": (2, 256, 4 * 25 * 25), "nonlocal_conv3_1": (512, 8, 25, 25),
-                      "nonlocal_conv4_1_theta": (512, 8 * 13 * 13)}
+    assert shapes == {"nonlocal_conv3_1_theta": (2, 32, 4 * 25 * 25), "nonlocal_conv3_1": (64, 8, 25, 25),
+                      "nonlocal_conv4_1_theta": (64, 8 * 13 * 13)}
 
 
 @pytest.mark.parametrize(("names", "message"), [
@@ -148,13 +148,13 @@ def test_a_row_for_each_clip_of_a_list(extract, job):
     assert not found["pool5"][6:12].any()
     # What the classifier makes of pool5 is the softmax.
     blobs = load_blobs(job.weights)
-    scores = found["pool5"].reshape(18, 2048) @ blobs["pred_w"].reshape(10, 2048).T + blobs["pred_b"]
+    scores = found["pool5"].reshape(18, 256) @ blobs["pred_w"].reshape(10, 256).T + blobs["pred_b"]
     powers = np.exp(scores - scores.max(1, keepdims=True))
     good = found["status"] == 1
     np.testing.assert_allclose((powers / powers.sum(1, keepdims=True))[good], found["softmax"][good], atol=1e-5)
     assert attributes["protocol"] == "2 clips of 2 frames with stride 3 x 3 crops of 224 x 224, short side 224"
     assert attributes["weights_file"] == "c2_model_iter4.pkl" and len(attributes["weights"]) == 64
-    assert json.loads(attributes["shapes"]) == {"pool5": [2048, 1, 1, 1], "softmax": [10]}
+    assert json.loads(attributes["shapes"]) == {"pool5": [256, 1, 1, 1], "softmax": [10]}
 
 
 def test_the_scores_are_those_of_the_test_tool(extract, job):
@@ -184,7 +184,7 @@ def test_whole_frames_need_pooling(extract, job, call_tool, tmp_path):
     status, _, errors = call_tool(extract_features, *words(job, tmp_path, *own, **options))
     assert status == 1 and errors.startswith("error: TEST.TEST_FULL_SIZE: expected --pool with it")
     _, found, attributes = extract(*own, "--pool", **options)
-    assert found["res5_2"].shape == (12, 2048) and (found["res5_2"].std(1) > 0).all()
+    assert found["res5_2"].shape == (12, 256) and (found["res5_2"].std(1) > 0).all()
     assert "spatial_indices" not in found and attributes["crop_size"] == "whole frames"
 
 

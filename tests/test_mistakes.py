@@ -489,7 +489,7 @@ WEIGHTS = {
         "architecture?", {"w.pkl": checkpoint_of_something_else}),
     "of another width": (
         "train_net_video {job} TRAIN.PARAMS_FILE {weights} RESNETS.WIDTH_PER_GROUP 8",
-        "{weights}: res2_0_branch2a_w: expected shape (8, 64, 1, 1, 1), got (4, 64, 1, 1, 1): is this a checkpoint of "
+        "{weights}: res2_0_branch2a_w: expected shape (8, 8, 1, 1, 1), got (4, 8, 1, 1, 1): is this a checkpoint of "
         "another architecture?", {}),
     "of as many iterations as are wanted": (
         "train_net_video {job} TRAIN.PARAMS_FILE {weights} SOLVER.MAX_ITER 4",
@@ -501,11 +501,11 @@ WEIGHTS = {
     "infinite, to predict with": (
         "predict_video --video {data}/tall.mp4 --views 1x1 --json {tmp}/r.json --classids {tmp}/n.txt {test} "
         "TEST.PARAMS_FILE {tmp}/w.pkl",
-        "{tmp}/w.pkl: res_conv1_bn_riv: expected finite numbers, got 1 of 64 that are NaN or infinite",
+        "{tmp}/w.pkl: res_conv1_bn_riv: expected finite numbers, got 1 of 8 that are NaN or infinite",
         {"w.pkl": checkpoint_with("res_conv1_bn_riv", np.inf), "n.txt": NAMES}),
     "not a number, to train with": (
         "train_net_video {job} TRAIN.PARAMS_FILE {tmp}/w.pkl",
-        "{tmp}/w.pkl: conv1_w: expected finite numbers, got 1 of 9408 that are NaN or infinite",
+        "{tmp}/w.pkl: conv1_w: expected finite numbers, got 1 of 1176 that are NaN or infinite",
         {"w.pkl": checkpoint_with("conv1_w", np.nan)}),
     "not a number, to go on with": (
         "train_net_video {job} CHECKPOINT.DIR {tmp}/f",
@@ -513,7 +513,7 @@ WEIGHTS = {
         "infinite", {"f/checkpoints/c2_model_iter4.pkl": checkpoint_with("pred_b_momentum", -np.inf)}),
     "not a number, to export": (
         "export_model --format state_dict --output {tmp}/o.pth {test} TEST.PARAMS_FILE {tmp}/w.pkl",
-        "{tmp}/w.pkl: conv1_w: expected finite numbers, got 1 of 9408 that are NaN or infinite",
+        "{tmp}/w.pkl: conv1_w: expected finite numbers, got 1 of 1176 that are NaN or infinite",
         {"w.pkl": checkpoint_with("conv1_w", np.nan)}),
     "not a number in a state_dict": (
         "export_model --format pkl --output {tmp}/o.pkl --from_state_dict {tmp}/m.pth {job}",
@@ -526,7 +526,7 @@ WEIGHTS = {
         "options those of the training?", {"w.pkl": checkpoint_of_huge_scores, "n.txt": NAMES}),
     "C2D for I3D": (
         "test_net_video {test} MODEL.VIDEO_ARC_CHOICE 2",
-        "{weights}: conv1_w: expected shape (64, 3, 5, 7, 7), got (64, 3, 1, 7, 7): is this a checkpoint of another "
+        "{weights}: conv1_w: expected shape (8, 3, 5, 7, 7), got (8, 3, 1, 7, 7): is this a checkpoint of another "
         "architecture?", {}),
     "without the non-local blocks": (
         "test_net_video {test} NONLOCAL.CONV3_NONLOCAL True",

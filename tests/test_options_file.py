@@ -140,7 +140,7 @@ def with_option(group, option, value):
     (with_option("RESNETS", "WIDTH_PER_GROUP", 10**30),
      "RESNETS.WIDTH_PER_GROUP: expected an integer >= 1, got 1000000000"),
     (with_option("NONLOCAL", "CONV4_NONLOCAL", True), "nonlocal_conv4_1_theta_w: no such blob in the weights, shape "
-     "(512, 1024, 1, 1, 1) by these options"),
+     "(64, 128, 1, 1, 1) by these options"),
     (with_option("NONLOCAL", "AFFINITY", "cosine"), "NONLOCAL.AFFINITY: expected one of"),
     (with_option("MODEL", "MODEL_NAME", "vit"), "MODEL.MODEL_NAME: expected one of resnet_video, resnet_video_org"),
     (with_option("MODEL", "HEADS", 8), "MODEL.HEADS = 8 (int): no such option"),

@@ -103,7 +103,7 @@ def test_the_commands_of_the_page_lead_to_a_training_of_600_classes(repo, comman
     assert cfg == base
 
     trained = load_blobs(folder / "data/checkpoints/kinetics600/checkpoints/c2_model_iter2.pkl")
-    assert trained["pred_w"].shape == (600, 2048)
+    assert trained["pred_w"].shape == (600, 256)
     assert re.search(r"train: 600 records, 600 videos", (folder / f"{done.index('check_dataset.py')}.txt").read_text())
 
 

@@ -414,7 +414,7 @@ def test_a_full_disk_is_an_error(zygote, repo, data, tmp_path):
     try:
         words = tiny_job.command(repo, data, folder, **CHEAP)
         log = tmp_path / "log.txt"
-        (folder / "ballast").write_bytes(bytes(10 << 20))
+        (folder / "ballast").write_bytes(bytes((12 << 20) - (1 << 19)))
         assert zygote.run(words, log) == 1
         errors = [line for line in log.read_text().splitlines() if line.startswith("error: ")]
         assert len(errors) == 1 and "c2_model_iter2.pkl: cannot be written: No space left on device" in errors[0]

@@ -142,7 +142,7 @@ NOT_READ = "not a file that the package safetensors reads as tensors ("
     (with_about(lambda about: about["options"].update({"MODEL.VIDEO_ARC_CHOICE": 3, "MODEL.DEPTH": 101})),
      "MODEL.VIDEO_ARC_CHOICE is 1 by the weights, got 3"),
     (with_about(lambda about: about["options"].update({"NONLOCAL.AFTER": ["res3_0"]})),
-     "nonlocal_conv3_0_theta_w: no such blob in the weights, shape (256, 512, 1, 1, 1) by these options"),
+     "nonlocal_conv3_0_theta_w: no such blob in the weights, shape (32, 64, 1, 1, 1) by these options"),
     (with_about(lambda about: about["options"].update({"MODEL.MODEL_NAME": "os.system"})), "expected one of resnet_"),
     (with_about(lambda about: about["options"].update({"a.b": 1})), "a.b = 1 (int): no such option"),
     (with_about(lambda about: about.update(classifier="")), "got those of other weights"),

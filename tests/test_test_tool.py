@@ -238,12 +238,12 @@ def test_any_blob_may_be_the_output(test, job):
     assert "top-1 accuracy: " in output  # of the largest feature, as for any vector
     blobs = load(job.weights)["blobs"]
     features, scores = (np.array([vector for _, vector in rows]) for rows in (features, scores))
-    assert features.shape == (2, 2048)
-    classified = features @ blobs["pred_w"].reshape(10, 2048).T + blobs["pred_b"]
+    assert features.shape == (2, 256)
+    classified = features @ blobs["pred_w"].reshape(10, 256).T + blobs["pred_b"]
     np.testing.assert_allclose(classified, scores, rtol=0, atol=1e-4 * abs(scores).max())
     _, positions = test(TEST__NUM_TEST_CLIPS=3, TEST__OUTPUT_NAME="pool5", TEST__TEST_FULLY_CONV=True,
                         TRAIN__JITTER_SCALES="[256,256]", TEST__SCALE=256)
-    assert np.shape([vector for _, vector in positions]) == (6, 2048 * 2 * 2)
+    assert np.shape([vector for _, vector in positions]) == (6, 256 * 2 * 2)
 
 
 def test_without_truth_no_report(test):

@@ -168,8 +168,8 @@ def test_a_checkpoint_has_the_same_blobs_as_the_legacy_checkpoint(shared, job, t
     folder.mkdir()
     shutil.copy(shared / "reference/pickles/c2_model_iter4.pkl", folder)
     status, output, errors = call_tool(train_net_video, *legacy_run.words(
-        job.data, tmp_path, MODEL__VIDEO_ARC_CHOICE=2, SOLVER__MAX_ITER=5, SOLVER__STEP_SIZES="[9]",
-        TRAIN__COMPUTE_PRECISE_BN=False, TEST__NUM_TEST_CLIPS=3))
+        job.data, tmp_path, MODEL__VIDEO_ARC_CHOICE=2, RESNETS__STEM_OUT_CHANNELS=64, SOLVER__MAX_ITER=5,
+        SOLVER__STEP_SIZES="[9]", TRAIN__COMPUTE_PRECISE_BN=False, TEST__NUM_TEST_CLIPS=3))
     assert (status, errors) == (0, "")
     # It resumes where the legacy program stopped, with its learning rate and momentum, and completes its test.
     assert "not found" not in output
@@ -249,7 +249,7 @@ def test_fine_tuning_starts_from_the_output_of_modify_blob_rm(job, tmp_path, cal
     [found] = stats(output)
     assert {"test_err_N_way", "test_err5_N_way"} < found.keys()
     pred = load_blobs(tmp_path / "checkpoints/c2_model_iter1.pkl")["pred_w"]
-    assert pred.shape == (7, 2048)
+    assert pred.shape == (7, 256)
 
 
 # -------------------------------------------------------------------------------------------------- command lines
@@ -289,8 +289,8 @@ import utils.bn_helper, utils.metrics, utils.misc
 import torch
 
 cfg_from_file(sys.argv[2])
-cfg_from_list(["RESNETS.WIDTH_PER_GROUP", "4", "MODEL.NUM_CLASSES", "10", "TEST.PARAMS_FILE", sys.argv[3],
-               "NONLOCAL.CONV3_NONLOCAL", "False", "NONLOCAL.CONV4_NONLOCAL", "False"])
+cfg_from_list(["RESNETS.WIDTH_PER_GROUP", "4", "RESNETS.STEM_OUT_CHANNELS", "8", "MODEL.NUM_CLASSES", "10",
+               "TEST.PARAMS_FILE", sys.argv[3], "NONLOCAL.CONV3_NONLOCAL", "False", "NONLOCAL.CONV4_NONLOCAL", "False"])
 assert_and_infer_cfg()
 assert isinstance(config, AttrDict) and get_lr_at_iter(0) == get_lr_at_iter(0, config)
 assert isinstance(load_config(None, []), AttrDict)

@@ -85,7 +85,7 @@ def test_every_command_works_in_order(commands, checkout, tmp_path, zygote):
     for name in ("run_finetune", "run_finetune_32f"):
         log = (runs / name / "log.txt").read_text()
         assert "| Train ETA" in log and re.search("top-1 accuracy: .* percent", log)
-        assert load_blobs(runs / name / "checkpoints/c2_model_iter2.pkl")["pred_w"].shape == (2, 2048)
+        assert load_blobs(runs / name / "checkpoints/c2_model_iter2.pkl")["pred_w"].shape == (2, 256)
     long = load_blobs(runs / "run_finetune_32f/checkpoints/c2_model_iter2.pkl")
     assert not any(blob.endswith(("_rm", "_riv")) for blob in long)
     # The frozen layers are the first run's batch norms; all other layers were trained further.
