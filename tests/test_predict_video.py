@@ -58,8 +58,8 @@ def test_the_numbers_are_those_of_the_test_tool(views, options, predict, job, ca
 
 
 def test_legacy_weights_on_real_videos(shared, call_tool):
-    words = legacy_run.words(shared, shared, MODEL__VIDEO_ARC_CHOICE=2, RESNETS__STEM_OUT_CHANNELS=64, TRAIN__CROP_SIZE=224,
-                             TRAIN__VIDEO_LENGTH=8,
+    words = legacy_run.words(shared, shared, MODEL__VIDEO_ARC_CHOICE=2, RESNETS__STEM_OUT_CHANNELS=64,
+                             TRAIN__CROP_SIZE=224, TRAIN__VIDEO_LENGTH=8,
                              TEST__PARAMS_FILE=shared / "reference/pickles/c2_model_iter4.pkl")
     videos = [shared / "videos" / name for name in ("arm_wrestling.mp4", "video_90.mov")]
     status, output, errors = call_tool(predict_video, "--video", *videos, "--views", "1x1", *words)
