@@ -1,7 +1,7 @@
 """Adds lib/ to the path, so that the programs run from any folder without PYTHONPATH, and checks the version of Python.
 
 Also decides how OpenMP's threads wait, unless the environment says how they should. By default they spin for
-milliseconds, and beside other programs a training takes several times its share (tests/bench/bench_busy.py). On a busy
+milliseconds, and beside other programs a training takes about twice its share (tests/bench/bench_busy.py). On a busy
 machine they sleep instead. On an idle one, where sleeping costs some per cent, they spin for a fraction of that time.
 
 Every program imports it first, so that Python 3.6 or later gets as far as this. The programs name its folder
