@@ -65,7 +65,7 @@ bench model 30 'python tests/bench/bench_model.py --repetitions 3 --build "plain
 '--build "+ fused attention" --build "activations recomputed"'
 bench builds 22 "python tests/bench/bench_model.py i3d_nlnet_8x8_val --batch 2 --repetitions 3"
 bench roofline 16 "python tests/bench/bench_roofline.py"
-bench busy 4 "python tests/bench/bench_busy.py"
+bench busy 5 "python tests/bench/bench_busy.py"
 bench processes 4 "python tests/bench/bench_processes.py"
 bench decode 20 "python tests/bench/bench_decode.py$videos"
 bench clips 8 "python tests/bench/bench_test_clips.py$videos"

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import legacy_run
 import pytest
@@ -74,8 +75,37 @@ def test_how_threads_wait(tmp_path, monkeypatch, given, others, setting):
     monkeypatch.setattr(os, "environ", {name: os.environ[name] for name in os.environ if name not in names} | given)
     source = (REPO / "tools/_init_paths.py").read_text().replace("/proc/stat", str(tmp_path / "stat"))
     monkeypatch.setattr(sys, "path", sys.path[:])
+    asked = []
+    monkeypatch.setattr("ctypes.CDLL", lambda _: SimpleNamespace(syscall=lambda *words: asked.append(words)))
     exec(compile(source, REPO / "tools/_init_paths.py", "exec"), {"__file__": str(REPO / "tools/_init_paths.py")})
     assert {name: os.environ[name] for name in names if name in os.environ} == (given or setting)
+    assert len(asked) == (not given and others > 0)
+
+
+def test_short_slices():
+    """Linux says how long a slice is now, also of threads that are started later, and the niceness stays."""
+    program = """
+import ctypes, os, struct, sys, threading
+from _init_paths import ask_for_short_slices
+
+def attributes():
+    found = ctypes.create_string_buffer(56)
+    assert ctypes.CDLL(None).syscall({"x86_64": 315, "aarch64": 275}[os.uname().machine], 0, found, 56, 0) == 0
+    return struct.unpack("IIQiIQQQII", found.raw)
+
+os.nice(3)
+before = attributes()
+ask_for_short_slices()
+thread = threading.Thread(target=lambda: print(before[3], before[5] != 0, *attributes()[3:6:2]))
+thread.start()
+thread.join()
+"""
+    done = python("-c", program, PYTHONPATH=str(REPO / "tools"), OMP_WAIT_POLICY="PASSIVE")
+    assert not done.stderr
+    niceness, is_told, *after = done.stdout.split()
+    if is_told == "False":
+        pytest.skip("this kernel has no slices to ask for")
+    assert after == [niceness, "100000"]
 
 
 # --------------------------------------------------------------------------------------------------------- old Pythons

@@ -16,9 +16,11 @@ import time
 
 from common import REPO, parser, print_conditions, print_table
 
+BUSY = "sleep, in short slices (the tools' choice on a busy machine)"
 SETTINGS = {
     "spin (OpenMP's default)": {},
-    "sleep (the tools' choice on a busy machine)": {"OMP_WAIT_POLICY": "PASSIVE"},
+    "sleep": {"OMP_WAIT_POLICY": "PASSIVE"},
+    BUSY: {"OMP_WAIT_POLICY": "PASSIVE"},
     "spin shortly (the tools' choice on an idle one)": {"GOMP_SPINCOUNT": "10000"},
 }
 UNSET = {name: value for name, value in os.environ.items() if name not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
@@ -34,6 +36,9 @@ with torch.inference_mode():
 STEPS = """
 import sys, time
 sys.path[:0] = {paths}
+if {short_slices}:
+    from _init_paths import ask_for_short_slices
+    ask_for_short_slices()
 import torch
 from bench_model import VARIANTS, training_step
 from engine.malloc import keep_freed_memory
@@ -57,10 +62,10 @@ class Stepper:
     """A process that makes training steps when it is asked to."""
 
     def __init__(self, setting, frames):
-        paths = [str(REPO / folder) for folder in ("lib", "tests/bench", "tests/helpers", "tests/fuzz")]
+        paths = [str(REPO / folder) for folder in ("lib", "tools", "tests/bench", "tests/helpers", "tests/fuzz")]
         self.process = subprocess.Popen(
-            [sys.executable, "-c", STEPS.format(paths=paths, frames=frames)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=UNSET | setting)
+            [sys.executable, "-c", STEPS.format(paths=paths, frames=frames, short_slices=setting == BUSY)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=UNSET | SETTINGS[setting])
         assert self.process.stdout.readline() == "ready\n"
 
     def step_time(self, seconds):
@@ -89,7 +94,7 @@ def main():
     arguments.add_argument("--frames", type=int, default=4, help="of a clip (default: %(default)s)")
     args = arguments.parse_args()
     print_conditions()
-    steppers = {name: Stepper(setting, args.frames) for name, setting in SETTINGS.items()}
+    steppers = {name: Stepper(name, args.frames) for name in SETTINGS}
     times = {name: {"alone": [], "busy": []} for name in SETTINGS}
     for repetition in range(args.repetitions):
         order = list(steppers)[:: -1 if repetition % 2 else 1]
