@@ -12,7 +12,7 @@ from pathlib import Path
 
 # Before PyTorch is loaded: threads that wait at a barrier leave the core to the other processes of the tests.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-if "PYTEST_XDIST_WORKER" in os.environ:  # as many workers as cores
+if "PYTEST_XDIST_WORKER" in os.environ:  # which share the cores
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 if os.environ.get("NLNET_DEVICE") != "cuda":  # see tests/gpu
     os.environ["CUDA_VISIBLE_DEVICES"] = ""

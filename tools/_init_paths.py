@@ -1,9 +1,9 @@
 """Adds lib/ to the path, so that the programs run from any folder without PYTHONPATH, and checks the version of Python.
 
 Also decides how OpenMP's threads wait, unless the environment says how they should. By default they spin for
-milliseconds, and beside other programs a training takes about twice its share (tests/bench/bench_busy.py). On a busy
-machine they sleep instead, and run in shorter slices. On an idle one, where sleeping costs some per cent, they spin for
-a fraction of that time.
+milliseconds, and beside other programs a training takes two to three times its share (tests/bench/bench_busy.py). On a
+busy machine they sleep instead, and run in shorter slices. On an idle one, where sleeping costs some per cent, they
+spin for a fraction of that time.
 
 Every program imports it first, so that Python 3.6 or later gets as far as this. The programs name its folder
 themselves: with PYTHONSAFEPATH Python does not look for modules there.
@@ -43,8 +43,10 @@ def ask_for_short_slices():
     import ctypes
     import struct
 
+    if sys.platform != "linux" or os.sched_getscheduler(0) != os.SCHED_OTHER:
+        return
     call = {"x86_64": 314, "aarch64": 274}.get(os.uname().machine)
-    if sys.platform != "linux" or call is None or os.sched_getscheduler(0) != os.SCHED_OTHER:
+    if call is None:
         return
     niceness, nanoseconds = os.getpriority(os.PRIO_PROCESS, 0), 100000
     attributes = struct.pack("IIQiIQQQII", 56, os.SCHED_OTHER, 0, niceness, 0, nanoseconds, 0, 0, 0, 0)

@@ -78,7 +78,8 @@ def configuration_of_weights(checkpoint: Checkpoint, words: Iterable[str] = ()) 
     told = [str(word) for option in found.options.items() for word in option]
     logger.warning("Options from %s: %s", found.origin, " ".join(told))
     cfg = load_config(found.base, [*told, *words])
-    _check_size(cfg, checkpoint)
+    if found.base:  # otherwise the shapes have been compared with the options of the training
+        _check_size(cfg, checkpoint)
     return cfg
 
 

@@ -45,7 +45,7 @@ from engine.malloc import keep_freed_memory
 torch.set_num_threads(2)
 keep_freed_memory()
 VARIANTS["demo"] = dict(yaml="demo.yaml", opts=[])
-step = training_step("demo", "+ fused attention", torch.randn(8, 3, {frames}, 200, 200))
+step = training_step("demo", "+ fused attention", torch.randn(8, 3, 4, 200, 200))
 step()
 print("ready", flush=True)
 for line in sys.stdin:
@@ -61,10 +61,10 @@ for line in sys.stdin:
 class Stepper:
     """A process that makes training steps when it is asked to."""
 
-    def __init__(self, setting, frames):
+    def __init__(self, setting):
         paths = [str(REPO / folder) for folder in ("lib", "tools", "tests/bench", "tests/helpers", "tests/fuzz")]
         self.process = subprocess.Popen(
-            [sys.executable, "-c", STEPS.format(paths=paths, frames=frames, short_slices=setting == BUSY)],
+            [sys.executable, "-c", STEPS.format(paths=paths, short_slices=setting == BUSY)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=UNSET | SETTINGS[setting])
         assert self.process.stdout.readline() == "ready\n"
 
@@ -91,10 +91,9 @@ def main():
     arguments = parser(__doc__)
     arguments.add_argument("--neighbours", type=int, default=3, help="(default: %(default)s)")
     arguments.add_argument("--seconds", type=float, default=5, help="of steps, each turn (default: %(default)s)")
-    arguments.add_argument("--frames", type=int, default=4, help="of a clip (default: %(default)s)")
     args = arguments.parse_args()
     print_conditions()
-    steppers = {name: Stepper(name, args.frames) for name in SETTINGS}
+    steppers = {name: Stepper(name) for name in SETTINGS}
     times = {name: {"alone": [], "busy": []} for name in SETTINGS}
     for repetition in range(args.repetitions):
         order = list(steppers)[:: -1 if repetition % 2 else 1]
@@ -108,7 +107,7 @@ def main():
         alone, busy = (statistics.median(a / b for a, b in zip(both[where], spinning, strict=True)) for where in both)
         rows.append([name, statistics.median(both["alone"]), alone, statistics.median(both["busy"]),
                      busy / (1 + args.neighbours)])
-    print_table(f"Seconds of a training step of the demo (8 x {args.frames} frames) beside {args.neighbours} others",
+    print_table(f"Seconds of a training step of the demo (8 clips) beside {args.neighbours} others",
                 ["OpenMP's threads", "alone", "of spinning", "beside neighbours", "of fair share"], rows)
     for stepper in steppers.values():
         stepper.process.kill()
