@@ -13,7 +13,7 @@ PARSED = [
     (r"cd scripts|torchrun .*", "several machines; test_machines.py does the like"),
     (r"docker .*", "needs docker"),
     (r"cd data|wget .*|tar xzf .*", "downloads"),
-    (r"python tests/.*|NLNET_(KILLS|ALL_KINDS)=\d+ .*", "minutes to hours; test_fuzz.py, test_bench.py and others do less of it"),
+    (r"python tests/.*|NLNET_(KILLS|ALL_KINDS)=\d+ .*", "minutes to hours; test_fuzz.py and others do less of it"),
     (r"(REFERENCES=FOLDER )?bash tests/measure_all\.sh.*", "hours; test_measuring.py runs it on stand-ins"),
     (r"bash tests/gpu/h100\.sh LOGS", "needs a GPU; test_bench.py runs its small form"),
     (r"python tools/export_model\.py --format (onnx|torch_export) .*", "packages, time; test_export_model.py does so"),
