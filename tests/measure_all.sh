@@ -4,48 +4,61 @@
 #
 #   bash tests/measure_all.sh [STEP]...
 #
-# STEPs (default: all) are the names of checks and benches below; the page keeps what others have measured before. The
-# logs are in data/figures/. Set REFERENCES to a folder with the numbers of the Caffe2 program (check_references.py), and
+# STEPs (default: all) are the names of checks and benches below; the page keeps what it says of the others. The logs are
+# in data/figures/. Set REFERENCES to a folder with the numbers of the Caffe2 program (check_references.py), and
 # VIDEOS to one of videos, of which the benchmarks otherwise generate some.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 bash scripts/setup_env.sh requirements-dev.txt || exit
 export PATH=$PWD/.venv/bin:$PATH
-logs=data/figures page=tests/figures.md chosen=" $* " failed=0
+logs=data/figures page=tests/figures.md steps=" $* " failed=0
+processor=$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1)
 videos=${VIDEOS:+' --videos "$VIDEOS"'}
 mkdir -p "$logs"
 part=$(mktemp -d)
 trap 'rm -rf "$part"' EXIT
+trap 'steps=" none " failed=130' INT TERM
+touch "$page" && cp "$page" "$part/before"
 
-# run NAME COMMAND: unless only other steps are asked for, run a command; its output and circumstances are kept.
+# run NAME COMMAND: run a command and keep its output and circumstances. False where only other steps are asked for, or
+# after an interruption.
 run() {
     local name=$1 command=$2 begin=$SECONDS status=0
-    [ "$chosen" = "  " ] || [[ $chosen == *" $name "* ]] || return 0
-    echo "$name: $command"
+    [ "$steps" = "  " ] || [[ $steps == *" $name "* ]] || return
+    [ "$name" != parity ] || [ -n "${REFERENCES:-}" ] || return
+    echo "$name: $command" >&2
     bash -c "$command" >"$logs/$name.part" 2>&1 </dev/null || status=$?
     tr '\r' '\n' <"$logs/$name.part" >"$logs/$name.log" && rm "$logs/$name.part"
-    printf '%s, %s%s, %d s%s\n' "$(date -u +%F)" "$(git rev-parse --short HEAD)" \
-        "$(git diff --quiet HEAD -- . ':!tests/figures.md' ':!tests/parity.md' || echo ' with changes')" \
-        $((SECONDS - begin)) "$([ $status = 0 ] || echo ", FAILED with status $status")" >"$logs/$name.when"
-    [ $status = 0 ] || { failed=1 && echo "$name failed: see $logs/$name.log"; }
+    [ "$steps" != " none " ] || return
+    when="$(date -u +%F), $(git rev-parse --short HEAD)$(
+        git diff --quiet HEAD -- . ':!tests/figures.md' ':!tests/parity.md' || echo ' with changes'
+    ), $processor, $((SECONDS - begin)) s"
+    [ $status = 0 ] || { when+=", FAILED with status $status" failed=1; echo "$name failed: see $logs/$name.log" >&2; }
 }
 
 # check NAME PATTERN COMMAND: a row of the first table, with the part of the output that matches.
 check() {
-    run "$1" "$3"
-    [ ! -f "$logs/$1.log" ] || echo "| \`$3\` | $(grep -oE -- "$2" "$logs/$1.log" | tr -s ' \n\t' ' ' | sed 's/ $//') |" \
-        "$(cat "$logs/$1.when") |" >>"$part/checks"
+    if run "$1" "$3"; then
+        echo "| $1 | \`$3\` | $(grep -oE -- "$2" "$logs/$1.log" | tr -s ' \n\t' ' ' | sed 's/ $//') | $when |"
+    else
+        grep "^| $1 |" "$part/before"
+    fi >>"$part/checks"
 }
 
 # bench NAME LINES COMMAND: a block with the last lines of the output.
 bench() {
-    run "$1" "$3"
-    [ ! -f "$logs/$1.log" ] || { printf '\n`%s` (%s):\n\n```\n' "$3" "$(cat "$logs/$1.when")"
-        grep -v '^ *$' "$logs/$1.log" | tail -n "$2" | cut -c1-140; printf '```\n'; } >>"$part/benchmarks"
+    if run "$1" "$3"; then
+        printf '\n**%s**: `%s` (%s)\n\n```\n' "$1" "$3" "$when"
+        grep -v '^ *$' "$logs/$1.log" | tail -n "$2" | cut -c1-140
+        printf '```\n'
+    else
+        awk -v head="**$1**" 'index($0, head) == 1 {inside = 1; print ""} inside; /^```$/ && inside && ++fences == 2 {exit}' \
+            "$part/before"
+    fi >>"$part/benchmarks"
 }
 
 touch "$part/checks" "$part/benchmarks"
-[ -z "${REFERENCES:-}" ] || check parity "all within their bars|[0-9]+ over their bars" \
+check parity "all within their bars|[0-9]+ over their bars" \
     'python tests/check_references.py "$REFERENCES" --markdown tests/parity.md'
 check suite "[0-9]+ (passed|failed|skipped).*" "bash scripts/run_tests.sh"
 for seed in 1 2 3; do
@@ -61,9 +74,11 @@ check unusual "right.*|unusual .*" "python tests/fuzz.py unusual --count 5000 --
 check texts "right.*|(yaml|lists|scores) .*" "python tests/fuzz.py yaml lists scores --seed 7"
 check soak "[0-9]{4} +[0-9]+ +[0-9]+ +[0-9.]+$|Flat.*" "python tests/bench/soak_loader.py --minutes 30"
 
+# Where the processor has no AVX-512, a step in bfloat16 takes minutes.
+bfloat16=$(grep -qw avx512bw /proc/cpuinfo && echo ' --build bfloat16')
 bench model 30 'python tests/bench/bench_model.py --repetitions 3 --build "plain, compiled" --build "+ norms folded" '\
-'--build "+ fused attention" --build "activations recomputed"'
-bench builds 22 "python tests/bench/bench_model.py i3d_nlnet_8x8_val --batch 2 --repetitions 3"
+'--build "+ fused attention" --build "activations recomputed"'"$bfloat16"
+bench builds 26 "python tests/bench/bench_model.py fwd_i3d_nlnet_8x8_val --batch 2"
 bench roofline 16 "python tests/bench/bench_roofline.py"
 bench busy 5 "python tests/bench/bench_busy.py"
 bench processes 4 "python tests/bench/bench_processes.py"
@@ -75,10 +90,10 @@ bench lock 6 "python tests/bench/bench_lock.py"
 bench lmdb 6 "python tests/bench/bench_lmdb.py"
 bench doctor 10 "python tests/bench/bench_doctor.py"
 
-{ printf '# Figures\n\nWritten by `bash tests/measure_all.sh`, on %s cores (%s) with %s GiB of memory. Each command is ' \
-    "$(nproc)" "$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1)" "$(free -g | awk '/^Mem/ {print $2}')"
-  printf 'named\nwith the date, the commit and the duration of its run.\n\n## Checks\n\n'
-  printf '| command | result | date, commit, duration |\n|---|---|---|\n'
+{ printf '# Figures\n\nWritten by `bash tests/measure_all.sh`, which takes the first words of the rows to run single '
+  printf 'ones again. Each was run on two\ncores; with it stand the date, the commit, the processor, and how long it took.\n'
+  printf '\n## Checks\n\n'
+  printf '| | command | result | date, commit, processor, duration |\n|---|---|---|---|\n'
   cat "$part/checks"
   printf '\n## Benchmarks\n'
   cat "$part/benchmarks"; } >"$page"

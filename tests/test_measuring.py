@@ -9,7 +9,9 @@ import pytest
 PYTHON = """#!/bin/sh
 echo "$@" >> asked.txt
 case "$*" in
-    *bench_lock*) printf 'reading\\rread\\n\\nthreads    us\\none      2.10\\n' ;;
+    *bench_lock*)
+        if [ "$LOCK" ]; then kill -INT $PPID; exit 130; fi
+        printf 'reading\\rread\\n\\nthreads    us\\none      2.10\\n' ;;
     *check_references*) [ -d "$2" ] && echo "all within their bars" ;;
     *) echo "3 of 4 models predict the same"; exit 1 ;;
 esac
@@ -44,15 +46,19 @@ def test_a_page_of_single_steps(measure, tmp_path):
     page = (tmp_path / "tests/figures.md").read_text()
     assert run.returncode == 0, run.stderr
     command = 'python tests/check_references.py "$REFERENCES" --markdown tests/parity.md'
-    assert f"| `{command}` | all within their bars | 20" in page
-    assert "`python tests/bench/bench_lock.py` (20" in page
+    assert f"| parity | `{command}` | all within their bars | 20" in page
+    assert "**lock**: `python tests/bench/bench_lock.py` (20" in page
     assert "```\nreading\nread\nthreads    us\none      2.10\n```" in page
     assert str(tmp_path) not in page and "check_released" not in page
 
     asked = (tmp_path / "asked.txt").read_text()
-    again = measure("released", REFERENCES=str(folder))
+    shutil.rmtree(tmp_path / "data")  # in another clone the page is all that there is
+    again = measure("released")
     page = (tmp_path / "tests/figures.md").read_text()
     assert (tmp_path / "asked.txt").read_text() == f"{asked}tests/check_released.py\n"
-    assert again.returncode == 1 and "released failed: see data/figures/released.log" in again.stdout
-    assert "| `python tests/check_released.py` | 3 of 4 models predict the same | 20" in page
-    assert "FAILED with status 1" in page and "all within their bars" in page and "one      2.10" in page
+    assert again.returncode == 1 and "released failed: see data/figures/released.log" in again.stderr
+    assert "| released | `python tests/check_released.py` | 3 of 4 models predict the same | 20" in page
+    assert "FAILED with status 1" in page and page.count("all within their bars") == page.count("one      2.10") == 1
+
+    assert measure("lock", LOCK="interrupted").returncode == 130
+    assert (tmp_path / "tests/figures.md").read_text() == page

@@ -4,7 +4,8 @@
 
 Each build runs in its own process; on a CPU they take turns. They add one optimisation after another to the plain
 network: eager, contiguous, three-dimensional convolutions, the P x Q matrix of the non-local blocks in memory, norms
-not folded. "plain, compiled" is that network given to torch.compile, which is what any other implementation can have.
+not folded. "plain, compiled" is that network given to torch.compile, which is what any other implementation can have;
+"plain, bfloat16, compiled" is the same under autocast.
 Those after "+ compiled" start from all others. On CPUs all have the allocator setting of the tools
 (`engine/malloc.py`). VARIANT selects the variants whose name contains one of the words. `of product` is relative to the
 rate at which this machine multiplies matrices of the same type, measured in the same run. `memory` is the peak beyond
@@ -31,15 +32,15 @@ from models.complexity import count_operations
 from models.convolution import Conv3d
 from models.inference import fold_norms, for_inference
 from models.model_builder_video import create_model
-from models.precision import leave_out_amx, set_precision
+from models.precision import autocast, leave_out_amx, set_precision
 
 VARIANTS = json.loads((REPO / "tests/data/reference/forward.json").read_text())
 # Each adds one optimisation, up to "+ compiled"; those after that start from everything but compilation.
 STEPS = ("plain", "+ channels last", "+ cudnn.benchmark", "+ flat convolutions", "+ fused attention")
-COMPILED_PLAIN = "plain, compiled"
-INFERENCE = ("plain", COMPILED_PLAIN, *STEPS[1:], "+ norms folded", "+ compiled", "bfloat16", "bfloat16, two products",
+COMPILED_PLAIN = ("plain, compiled", "plain, bfloat16, compiled")
+INFERENCE = ("plain", *COMPILED_PLAIN, *STEPS[1:], "+ norms folded", "+ compiled", "bfloat16", "bfloat16, two products",
              "bfloat16, compiled")
-TRAINING = ("plain", COMPILED_PLAIN, *STEPS[1:], "+ compiled", "bfloat16", "bfloat16, two products",
+TRAINING = ("plain", *COMPILED_PLAIN, *STEPS[1:], "+ compiled", "bfloat16", "bfloat16, two products",
             "bfloat16, compiled", "activations recomputed")
 
 
@@ -62,7 +63,11 @@ def clip_shape(variant, what):
 
 def base_of(build):
     """The build that a compiled one is compiled from, where that is one of STEPS."""
-    return "plain" if build == COMPILED_PLAIN else build
+    return "plain" if build in COMPILED_PLAIN else build
+
+
+def precision_of(build):
+    return "bfloat16" if "bfloat16" in build else "tf32"
 
 
 def prepare(build, clips):
@@ -83,7 +88,7 @@ def network_of(variant, build, split, device, **options):
 
 def inference_pass(variant, build, clips):
     clips = prepare(build, clips)
-    set_precision("bfloat16" if build.startswith("bfloat16") else "tf32")
+    set_precision(precision_of(build))
     network = network_of(variant, build, "test", clips.device)
     if build.startswith("bfloat16"):
         network = for_inference(network, "bfloat16")
@@ -93,12 +98,17 @@ def inference_pass(variant, build, clips):
         network = for_inference(network)
     if build.endswith("compiled"):
         network = Compiled(network, constant=base_of(build) != "plain")
-    return lambda: network(clips)
+
+    def predict():
+        with autocast(precision_of(build) if base_of(build) == "plain" else "tf32", clips.device):
+            network(clips)
+
+    return predict
 
 
 def training_step(variant, build, clips):
     clips = prepare(build, clips)
-    precision = "bfloat16" if build.startswith("bfloat16") else "tf32"
+    precision = precision_of(build)
     set_precision(precision)
     model = network_of(variant, build, "train", clips.device,
                        **{"TRAIN.CHECKPOINT_ACTIVATIONS": build == "activations recomputed"})
@@ -137,7 +147,10 @@ class Build:
         if question == "peak":
             return self.peak()
         if question == "rate":
-            return product_rate(torch.bfloat16 if "bfloat16" in build else torch.float32, device)
+            dtype = torch.bfloat16 if precision_of(build) == "bfloat16" else torch.float32
+            return product_rate(dtype, device)
+        if question == "operations":
+            return self.operations()
         if self.run is None:
             if device == "cpu":
                 keep_freed_memory()
@@ -153,9 +166,18 @@ class Build:
         return None
 
     def peak(self):
+        """Bytes at the peak."""
         if self.arguments[-1] == "cuda":
             return torch.cuda.max_memory_allocated()
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - self.before
+
+
+    def operations(self):
+        """Operations of a run. Not computed by the parent, whose threads a forked worker would wait for."""
+        variant, what, _, batch, _ = self.arguments
+        multiply_adds = count_operations(create_model(configuration(variant), "test"), clip_shape(variant, what))[0]
+        # The backward pass has two products for each one in the forward pass.
+        return 2 * batch * multiply_adds * (3 if what == "training" else 1)
 
 
 def product_rate(dtype, device):
@@ -176,9 +198,6 @@ def product_rate(dtype, device):
 def compare(variant, what, builds, batch, device, repetitions):
     workers = {build: Worker(Build(variant, what, build, batch, device)) for build in builds}
     shape = clip_shape(variant, what)
-    operations = 2 * batch * count_operations(create_model(configuration(variant), "test"), shape)[0]
-    if what == "training":
-        operations *= 3  # the backward pass has two products for each one in the forward pass
     print(f"\n{variant}: {what}, batch {batch}, {' x '.join(map(str, shape))}, {device}", flush=True)
     rows, first, measured = [], None, []
     # On a CPU the builds take turns. A GPU has no other load, and not the memory for all at once.
@@ -192,6 +211,7 @@ def compare(variant, what, builds, batch, device, repetitions):
             seconds, rate = times[build][1], workers[build].result("rate")
             first = first or seconds
             peak = workers[build].result("peak") / 2**20
+            operations = workers[build].result("operations")
             measured.append(Measured(variant, what, build, seconds, peak))
             rows.append([build, f"{1e3 * seconds:.1f}", first / seconds, f"{batch / seconds:.1f}",
                          f"{operations / seconds / 1e9:.0f}", f"{100 * operations / seconds / rate:.0f} %",
