@@ -76,7 +76,7 @@ check soak "[0-9]{4} +[0-9]+ +[0-9]+ +[0-9.]+$|Flat.*" "python tests/bench/soak_
 
 # Where the processor has no AVX-512, a step in bfloat16 takes minutes.
 bfloat16=$(grep -qw avx512bw /proc/cpuinfo && echo ' --build bfloat16')
-bench model 30 'python tests/bench/bench_model.py --repetitions 3 --build "plain, compiled" --build "+ norms folded" '\
+bench model 30 'python tests/bench/bench_model.py --repetitions 3 --build "+ norms folded" '\
 '--build "+ fused attention" --build "activations recomputed"'"$bfloat16"
 bench builds 26 "python tests/bench/bench_model.py fwd_i3d_nlnet_8x8_val --batch 2"
 bench roofline 16 "python tests/bench/bench_roofline.py"
