@@ -81,6 +81,7 @@ bench model 30 'python tests/bench/bench_model.py --repetitions 3 --build "+ nor
 bench builds 26 "python tests/bench/bench_model.py fwd_i3d_nlnet_8x8_val --batch 2"
 bench roofline 16 "python tests/bench/bench_roofline.py"
 bench busy 5 "python tests/bench/bench_busy.py"
+bench busydemo 5 "python tests/bench/bench_busy.py demo"
 bench processes 4 "python tests/bench/bench_processes.py"
 bench decode 20 "python tests/bench/bench_decode.py$videos"
 bench clips 8 "python tests/bench/bench_test_clips.py$videos"

@@ -1,6 +1,9 @@
-"""A training step of the demo alone and beside busy neighbours, by what OpenMP's threads do while they wait.
+"""A training step alone and beside busy neighbours, by what OpenMP's threads do while they wait.
 
-    python tests/bench/bench_busy.py [--neighbours 3] [--seconds 5] [--repetitions 7]
+    python tests/bench/bench_busy.py [i3d_nlnet_8x8|demo] [--neighbours 3] [--seconds 5] [--repetitions 7]
+
+The step is that of I3D with non-local blocks (one clip of 8 frames), or of the demo (eight small clips, a narrow
+network, in which threads wait for each other more often).
 
 Each neighbour is another PyTorch process with two threads, as its environment has it by default: its threads spin. The
 `fair share` of a step is its time alone, spinning, times the number of processes. Settings take turns; ratios are
@@ -24,6 +27,8 @@ SETTINGS = {
     "spin shortly (the tools' choice on an idle one)": {"GOMP_SPINCOUNT": "10000"},
 }
 UNSET = {name: value for name, value in os.environ.items() if name not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
+# The network's name in bench_model.py, and the shape of its clips.
+STEPS = {"i3d_nlnet_8x8": ("fwd_i3d_nlnet_8x8_val", (1, 3, 8, 224, 224)), "demo": ("demo", (8, 3, 4, 200, 200))}
 NEIGHBOUR = """
 import torch
 torch.set_num_threads(2)
@@ -33,7 +38,7 @@ with torch.inference_mode():
     while True:
         layer(a).relu_()
 """
-STEPS = """
+PROGRAM = """
 import sys, time
 sys.path[:0] = {paths}
 if {short_slices}:
@@ -45,7 +50,7 @@ from engine.malloc import keep_freed_memory
 torch.set_num_threads(2)
 keep_freed_memory()
 VARIANTS["demo"] = dict(yaml="demo.yaml", opts=[])
-step = training_step("demo", "+ fused attention", torch.randn(8, 3, 4, 200, 200))
+step = training_step({network!r}, "+ fused attention", torch.randn(*{clips}))
 step()
 print("ready", flush=True)
 for line in sys.stdin:
@@ -61,11 +66,13 @@ for line in sys.stdin:
 class Stepper:
     """A process that makes training steps when it is asked to."""
 
-    def __init__(self, setting):
+    def __init__(self, setting, which):
+        network, clips = STEPS[which]
         paths = [str(REPO / folder) for folder in ("lib", "tools", "tests/bench", "tests/helpers", "tests/fuzz")]
+        program = PROGRAM.format(paths=paths, short_slices=setting == BUSY, network=network, clips=clips)
         self.process = subprocess.Popen(
-            [sys.executable, "-c", STEPS.format(paths=paths, short_slices=setting == BUSY)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=UNSET | SETTINGS[setting])
+            [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            env=UNSET | SETTINGS[setting])
         assert self.process.stdout.readline() == "ready\n"
 
     def step_time(self, seconds):
@@ -89,11 +96,12 @@ def neighbours(count):
 
 def main():
     arguments = parser(__doc__)
+    arguments.add_argument("step", nargs="?", choices=STEPS, default="i3d_nlnet_8x8", help="(default: %(default)s)")
     arguments.add_argument("--neighbours", type=int, default=3, help="(default: %(default)s)")
     arguments.add_argument("--seconds", type=float, default=5, help="of steps, each turn (default: %(default)s)")
     args = arguments.parse_args()
     print_conditions()
-    steppers = {name: Stepper(name) for name in SETTINGS}
+    steppers = {name: Stepper(name, args.step) for name in SETTINGS}
     times = {name: {"alone": [], "busy": []} for name in SETTINGS}
     for repetition in range(args.repetitions):
         order = list(steppers)[:: -1 if repetition % 2 else 1]
@@ -107,7 +115,7 @@ def main():
         alone, busy = (statistics.median(a / b for a, b in zip(both[where], spinning, strict=True)) for where in both)
         rows.append([name, statistics.median(both["alone"]), alone, statistics.median(both["busy"]),
                      busy / (1 + args.neighbours)])
-    print_table(f"Seconds of a training step of the demo (8 clips) beside {args.neighbours} others",
+    print_table(f"Seconds of a training step of {args.step}, alone and beside {args.neighbours} others",
                 ["OpenMP's threads", "alone", "of spinning", "beside neighbours", "of fair share"], rows)
     for stepper in steppers.values():
         stepper.process.kill()
