@@ -76,7 +76,7 @@ check soak "[0-9]{4} +[0-9]+ +[0-9]+ +[0-9.]+$|Flat.*" "python tests/bench/soak_
 
 # Where the processor has no AVX-512, a step in bfloat16 takes minutes.
 bfloat16=$(grep -qw avx512bw /proc/cpuinfo && echo ' --build bfloat16')
-bench model 30 'python tests/bench/bench_model.py --repetitions 3 --build "+ norms folded" '\
+bench model 28 'python tests/bench/bench_model.py --repetitions 3 --build "+ norms folded" '\
 '--build "+ fused attention" --build "activations recomputed"'"$bfloat16"
 bench builds 26 "python tests/bench/bench_model.py fwd_i3d_nlnet_8x8_val --batch 2"
 bench roofline 16 "python tests/bench/bench_roofline.py"
@@ -91,8 +91,8 @@ bench lock 6 "python tests/bench/bench_lock.py"
 bench lmdb 6 "python tests/bench/bench_lmdb.py"
 bench doctor 10 "python tests/bench/bench_doctor.py"
 
-{ printf '# Figures\n\nWritten by `bash tests/measure_all.sh`, which takes the first words of the rows to run single '
-  printf 'ones again. Each was run on two\ncores; with it stand the date, the commit, the processor, and how long it took.\n'
+{ printf '# Figures\n\nWritten by `bash tests/measure_all.sh`, which takes the names of single rows to measure them again.\n'
+  printf 'Each was measured on two cores; its date, commit, processor and duration are given.\n'
   printf '\n## Checks\n\n'
   printf '| | command | result | date, commit, processor, duration |\n|---|---|---|---|\n'
   cat "$part/checks"
