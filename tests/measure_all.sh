@@ -75,11 +75,12 @@ check texts "right.*|(yaml|lists|scores) .*" "python tests/fuzz.py yaml lists sc
 check soak "[0-9]{4} +[0-9]+ +[0-9]+ +[0-9.]+$|Flat.*" "python tests/bench/soak_loader.py --minutes 30"
 
 # Where the processor has no AVX-512, a step in bfloat16 takes minutes.
-bfloat16=$(grep -qw avx512bw /proc/cpuinfo && echo ' --build bfloat16')
+bfloat16='' precision=float32
+grep -qw avx512bw /proc/cpuinfo && bfloat16=' --build bfloat16' precision=bfloat16
 bench model 28 'python tests/bench/bench_model.py --repetitions 3 --build "+ norms folded" '\
 '--build "+ fused attention" --build "activations recomputed"'"$bfloat16"
 bench builds 26 "python tests/bench/bench_model.py fwd_i3d_nlnet_8x8_val --batch 2"
-bench roofline 16 "python tests/bench/bench_roofline.py"
+bench roofline 16 "python tests/bench/bench_roofline.py --precision $precision"
 bench busy 5 "python tests/bench/bench_busy.py"
 bench busydemo 5 "python tests/bench/bench_busy.py demo"
 bench processes 4 "python tests/bench/bench_processes.py"
