@@ -49,7 +49,7 @@ check() {
 bench() {
     if run "$1" "$3"; then
         printf '\n**%s**: `%s` (%s)\n\n```\n' "$1" "$3" "$when"
-        grep -v '^ *$' "$logs/$1.log" | tail -n "$2" | cut -c1-140
+        grep -v '^ *$' "$logs/$1.log" | tail -n "$2" | cut -c1-220
         printf '```\n'
     else
         awk -v head="**$1**" 'index($0, head) == 1 {inside = 1; print ""} inside; /^```$/ && inside && ++fences == 2 {exit}' \

@@ -215,8 +215,8 @@ def compare(arguments):
             ratios = {path: taken[BASE][kind] / taken[name][kind] for path, taken in times.items() if name in taken}
             mean = geometric_mean([ratios[path] for path in long]) if set(long) <= ratios.keys() else "-"
             shown = f"{exact[name]}/{DRAWS * len(videos)}" if name in exact else "-"
-            rows.append([name, *(ratios.get(path, "-") for path in videos), mean, shown])
-        header = ["way", *(Path(path).name for path in videos), f"mean of >= {LONG} frames", "exact"]
+            rows.append([name, mean, shown, *(ratios.get(path, "-") for path in videos)])
+        header = ["way", f"mean of >= {LONG} frames", "exact", *(Path(path).name for path in videos)]
         print_table(f"Times faster than reading everything, by {unit}", header, rows)
 
 
