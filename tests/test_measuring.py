@@ -48,7 +48,7 @@ def test_a_page_of_single_steps(measure, tmp_path):
     command = 'python tests/check_references.py "$REFERENCES" --markdown tests/parity.md'
     assert f"| parity | `{command}` | all within their bars | 20" in page
     assert "**lock**: `python tests/bench/bench_lock.py` (20" in page
-    assert "```\nreading\nread\nthreads    us\none      2.10\n```" in page
+    assert "```\nthreads    us\none      2.10\n```" in page
     assert str(tmp_path) not in page and "check_released" not in page
 
     asked = (tmp_path / "asked.txt").read_text()
