@@ -39,7 +39,9 @@ run() {
 # check NAME PATTERN COMMAND: a row of the first table, with the part of the output that matches.
 check() {
     if run "$1" "$3"; then
-        echo "| $1 | \`$3\` | $(grep -oE -- "$2" "$logs/$1.log" | tr -s ' \n\t' ' ' | sed 's/ $//') | $when |"
+        local found
+        found=$(grep -oE -- "$2" "$logs/$1.log" | tr -s ' \t' ' ' | paste -sd ';' | sed 's/;/; /g')
+        echo "| $1 | \`$3\` | $found | $when |"
     else
         grep "^| $1 |" "$part/before"
     fi >>"$part/checks"
@@ -68,12 +70,12 @@ for seed in 1 2 3; do
 done
 check released "[0-9]+ of [0-9]+ models.*" "python tests/check_released.py"
 check sliding "(ok|WRONG) .*" "python tests/check_sliding.py"
-check kills "SIG.* [0-9].*" "python tests/kill_runs.py --kills 200 --signal SIGKILL SIGTERM"
-check pickles "right.*|(pickles|records) .*" "python tests/fuzz.py pickles records --count 200000 --seed 7"
-check videos "right.*|videos .*" "python tests/fuzz.py videos --count 2000 --seed 7"
-check unusual "right.*|unusual .*" "python tests/fuzz.py unusual --count 5000 --seed 7"
-check texts "right.*|(yaml|lists|scores) .*" "python tests/fuzz.py yaml lists scores --seed 7"
-check soak "[0-9]{4} +[0-9]+ +[0-9]+ +[0-9.]+$|Flat.*" "python tests/bench/soak_loader.py --minutes 30"
+check kills "job .*|[a-z_]+ +SIG.*" "python tests/kill_runs.py --kills 200 --signal SIGKILL SIGTERM"
+check pickles "area +.*|(pickles|records) .*" "python tests/fuzz.py pickles records --count 200000 --seed 7"
+check videos "area +.*|videos .*" "python tests/fuzz.py videos --count 2000 --seed 7"
+check unusual "area +.*|unusual .*" "python tests/fuzz.py unusual --count 5000 --seed 7"
+check texts "area +.*|(yaml|lists|scores) .*" "python tests/fuzz.py yaml lists scores --seed 7"
+check soak "[0-9,]+ clips:.*" "python tests/bench/soak_loader.py --minutes 30"
 
 # Where the processor has no AVX-512, a step in bfloat16 takes minutes.
 bfloat16='' precision=float32

@@ -144,7 +144,7 @@ def soak(seconds, folder, settle):
     memory = [row[-1] for row in rows if row[0] >= settle]
     first, second = map(statistics.fmean, (memory[: len(memory) // 2], memory[len(memory) // 2 :]))
     assert second < first + MEMORY_GROWTH, f"memory grew from {first:.0f} to {second:.0f} MB"
-    print("Flat, nothing left over, all counts right")
+    print(f"{run.clips:,} clips: memory flat at {second:.0f} MB, nothing left over, all counts right")
 
 
 def main():
