@@ -67,7 +67,7 @@ def test_they_tell_their_version(program, monkeypatch, capsys):
     assert (ending.value.code, capsys.readouterr().out) == (0, f"video-nonlocal-net {cli.VERSION}\n")
 
 
-@pytest.mark.parametrize("others, setting", [(0, {"GOMP_SPINCOUNT": "10000"}), (1000, {"OMP_WAIT_POLICY": "PASSIVE"})])
+@pytest.mark.parametrize("others, setting", [(0, {"GOMP_SPINCOUNT": "40000"}), (1000, {"OMP_WAIT_POLICY": "PASSIVE"})])
 @pytest.mark.parametrize("given", [{}, {"OMP_WAIT_POLICY": "ACTIVE"}, {"GOMP_SPINCOUNT": "5"}, {"KMP_BLOCKTIME": "1"}])
 def test_how_threads_wait(tmp_path, monkeypatch, given, others, setting):
     (tmp_path / "stat").write_text(f"cpu  1 2 3 4\nprocs_running {others + 1}\nprocs_blocked 3\n")

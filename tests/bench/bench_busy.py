@@ -24,7 +24,7 @@ SETTINGS = {
     "spin (OpenMP's default)": {},
     "sleep": {"OMP_WAIT_POLICY": "PASSIVE"},
     BUSY: {"OMP_WAIT_POLICY": "PASSIVE"},
-    "spin shortly (the tools' choice on an idle one)": {"GOMP_SPINCOUNT": "10000"},
+    "spin shortly (the tools' choice on an idle one)": {"GOMP_SPINCOUNT": "40000"},
 }
 UNSET = {name: value for name, value in os.environ.items() if name not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
 # The network's name in bench_model.py, and the shape of its clips.
