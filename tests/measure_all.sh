@@ -51,7 +51,7 @@ check() {
 # blank line is not part of a table.
 bench() {
     if run "$1" "$3"; then
-        printf '\n**%s**: `%s` (%s)\n\n```\n' "$1" "$3" "$when"
+        printf '\n**%s**: `%s` (%s)\n```\n' "$1" "$3" "$when"
         sed '0,/^ *$/d' "$logs/$1.log" | grep -vE '^ *$|%\|' | tail -n "$2" | cut -c1-220
         printf '```\n'
     else
@@ -80,7 +80,7 @@ check soak "[0-9,]+ clips:.*" "python tests/bench/soak_loader.py --minutes 30"
 # Where the processor has no AVX-512, a step in bfloat16 takes minutes.
 bfloat16='' precision=float32
 grep -qw avx512bw /proc/cpuinfo && bfloat16=' --build bfloat16' precision=bfloat16
-bench model 28 'python tests/bench/bench_model.py --repetitions 3 --build "+ norms folded" '\
+bench model 26 'python tests/bench/bench_model.py --repetitions 3 --build "+ norms folded" '\
 '--build "+ fused attention" --build "activations recomputed"'"$bfloat16"
 bench builds 26 "python tests/bench/bench_model.py fwd_i3d_nlnet_8x8_val --batch 2"
 bench roofline 20 "python tests/bench/bench_roofline.py --precision $precision"
