@@ -5,7 +5,7 @@
 FOLDER holds forward/*.npz, train/*.json, precisebn_*.json, lr_schedules.jsonl, test_clips.json (of the videos in
 FOLDER/../videos), lmdb/, pickles/ and end_to_end/. NAMEs select the cases whose name contains one of them. The
 references were made with two replicas: --processes 2 runs each in its own process. --markdown also writes the results
-as a table. Exit status 1 if any error is over its bar.
+as a page. Exit status 1 if any error is over its bar.
 """
 
 import argparse
@@ -230,7 +230,7 @@ def main():
     parser.add_argument("folder", type=Path)
     parser.add_argument("names", nargs="*", help="run only cases whose name contains one of these")
     parser.add_argument("--processes", default="1")
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write a table of the results")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write a page of the results")
     args = parser.parse_args()
     cli.setup_logging()
     logging.getLogger().setLevel(logging.WARNING)
@@ -259,15 +259,24 @@ def check_all(args, replicas):
     if replicas.is_root:
         print("all within their bars" if not over else f"{over} over their bars")
         if args.markdown:
-            write_table(args.markdown, rows)
+            write_page(args.markdown, rows)
     # Running statistics are those of the root replica, so only the root can check them.
     return 1 if over and replicas.is_root else 0
 
 
-def write_table(path, rows):
-    """Write rows of strings as a Markdown table."""
+INTRODUCTION = """# Parity with the Caffe2 program
+
+Made by `python tests/check_references.py FOLDER --markdown FILE` on a CPU in strict float32; FOLDER holds numbers that
+the Caffe2 program computed. An error is relative or absolute as its bar; "noise" is where the reference itself,
+computed in float32, is farther than the bar from the same steps in float64.
+"""
+
+
+def write_page(path, rows):
+    """Write rows of strings as a Markdown page."""
     head = ("reference", "what", "error", "bar", "")
     with atomic_write(path, "w", encoding="utf-8") as file:
+        print(INTRODUCTION, file=file)
         for row in (head, ["---"] * len(head), *rows):
             print("|", " | ".join(row), "|", file=file)
 
