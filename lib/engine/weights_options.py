@@ -209,7 +209,7 @@ def _clips(checkpoint, given):
         raise UserError(
             f"{checkpoint.path}: weights do not tell the clips that they were trained with: expected --config_file, or "
             f"{options_path(checkpoint.path).name} of their training, or a name with one of {known} (frames x stride), "
-            "or the options TRAIN.VIDEO_LENGTH, TRAIN.SAMPLE_RATE, and MODEL.MODEL_NAME resnet_video (conv1 takes every "
-            "frame) or resnet_video_org (every second one)")
+            "or the options TRAIN.VIDEO_LENGTH, TRAIN.SAMPLE_RATE, and MODEL.MODEL_NAME resnet_video (conv1 takes "
+            "every frame) or resnet_video_org (every second one)")
     [(frames, stride)] = clips
     return {"MODEL.MODEL_NAME": CLIPS[frames, stride], "TRAIN.VIDEO_LENGTH": frames, "TRAIN.SAMPLE_RATE": stride}
