@@ -71,10 +71,10 @@ done
 check released "[0-9]+ of [0-9]+ models.*" "python tests/check_released.py"
 check sliding "(ok|WRONG) .*" "python tests/check_sliding.py"
 check kills "job .*|[a-z_]+ +SIG.*" "python tests/kill_runs.py --kills 200 --signal SIGKILL SIGTERM"
-check pickles "area +.*|(pickles|records) .*" "python tests/fuzz.py pickles records --count 200000 --seed 7"
-check videos "area +.*|videos .*" "python tests/fuzz.py videos --count 2000 --seed 7"
-check unusual "area +.*|unusual .*" "python tests/fuzz.py unusual --count 5000 --seed 7"
-check texts "area +.*|(yaml|lists|scores) .*" "python tests/fuzz.py yaml lists scores --seed 7"
+check pickles "area +.*|(pickles|records) +[0-9].*" "python tests/fuzz.py pickles records --count 200000 --seed 7"
+check videos "area +.*|videos +[0-9].*" "python tests/fuzz.py videos --count 2000 --seed 7"
+check unusual "area +.*|unusual +[0-9].*" "python tests/fuzz.py unusual --count 5000 --seed 7"
+check texts "area +.*|(yaml|lists|scores) +[0-9].*" "python tests/fuzz.py yaml lists scores --seed 7"
 check soak "[0-9,]+ clips:.*" "python tests/bench/soak_loader.py --minutes 30"
 
 # Where the processor has no AVX-512, a step in bfloat16 takes minutes.
