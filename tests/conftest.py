@@ -5,6 +5,7 @@ import logging
 import os
 import pickle
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -32,6 +33,12 @@ REPO = Path(__file__).resolve().parent.parent
 LONG = ["processes", "commands", "bench", "features", "fuzz", "machines", "long_runs", "every_affinity", "mistakes",
         "visualize", "make_motion_videos", "export_model", "walkthrough", "models", "downscale", "tensorboard_events",
         "affinities", "agreement", "test_tool", "training_step", "inference", "kinetics_lists", "slurm"]
+
+
+# A suite in the background, or under nohup, ignores these signals; the programs that tests start must not.
+for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, lambda *_: None)):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, handler)
 
 
 def pytest_collection_modifyitems(items):
