@@ -47,12 +47,12 @@ check() {
     fi >>"$part/checks"
 }
 
-# bench NAME LINES COMMAND: a block with the last lines of the output, at most so many; what comes before the first
-# blank line is not part of a table.
+# bench NAME COMMAND [LINES]: a block with the tables of the output, which come after its first blank line, or with its
+# last LINES.
 bench() {
-    if run "$1" "$3"; then
-        printf '\n**%s**: `%s` (%s)\n```\n' "$1" "$3" "$when"
-        sed '0,/^ *$/d' "$logs/$1.log" | grep -vE '^ *$|%\|' | tail -n "$2" | cut -c1-220
+    if run "$1" "$2"; then
+        printf '\n**%s**: `%s` (%s)\n```\n' "$1" "$2" "$when"
+        sed '0,/^ *$/d' "$logs/$1.log" | grep -vE '^ *$|%\|' | tail -n "${3:-1000}" | cut -c1-220
         printf '```\n'
     else
         awk -v head="**$1**" 'index($0, head) == 1 {inside = 1; print ""} inside; /^```$/ && inside && ++fences == 2 {exit}' \
@@ -80,20 +80,20 @@ check soak "[0-9,]+ clips:.*" "python tests/bench/soak_loader.py --minutes 30"
 # Where the processor has no AVX-512, a step in bfloat16 takes minutes.
 bfloat16='' precision=float32
 grep -qw avx512bw /proc/cpuinfo && bfloat16=' --build bfloat16' precision=bfloat16
-bench model 26 'python tests/bench/bench_model.py --repetitions 3 --build "+ norms folded" '\
-'--build "+ fused attention" --build "activations recomputed"'"$bfloat16"
-bench builds 26 "python tests/bench/bench_model.py fwd_i3d_nlnet_8x8_val --batch 2"
-bench roofline 20 "python tests/bench/bench_roofline.py --precision $precision"
-bench busy 8 "python tests/bench/bench_busy.py"
-bench busydemo 8 "python tests/bench/bench_busy.py demo"
-bench processes 8 "python tests/bench/bench_processes.py"
-bench decode 26 "python tests/bench/bench_decode.py$videos"
-bench clips 12 "python tests/bench/bench_test_clips.py$videos"
-bench rescaled 8 "python tests/bench/bench_for_clips.py$videos"
-bench loader 20 "python tests/bench/bench_loader.py"
-bench lock 8 "python tests/bench/bench_lock.py"
-bench lmdb 8 "python tests/bench/bench_lmdb.py"
-bench doctor 20 "python tests/bench/bench_doctor.py"
+bench model 'python tests/bench/bench_model.py --repetitions 3 --build "+ norms folded" '\
+'--build "+ fused attention" --build "activations recomputed"'"$bfloat16" 26
+bench builds "python tests/bench/bench_model.py fwd_i3d_nlnet_8x8_val --batch 2"
+bench roofline "python tests/bench/bench_roofline.py --precision $precision"
+bench busy "python tests/bench/bench_busy.py"
+bench busydemo "python tests/bench/bench_busy.py demo"
+bench processes "python tests/bench/bench_processes.py"
+bench decode "python tests/bench/bench_decode.py$videos"
+bench clips "python tests/bench/bench_test_clips.py$videos"
+bench rescaled "python tests/bench/bench_for_clips.py$videos"
+bench loader "python tests/bench/bench_loader.py"
+bench lock "python tests/bench/bench_lock.py"
+bench lmdb "python tests/bench/bench_lmdb.py"
+bench doctor "python tests/bench/bench_doctor.py"
 
 { printf '# Figures\n\nWritten by `bash tests/measure_all.sh`, which takes the names of single rows to measure them again.\n'
   printf 'Each was measured on two cores; its date, commit, processor and duration are given.\n'

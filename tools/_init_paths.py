@@ -53,10 +53,13 @@ def ask_for_short_slices():
     ctypes.CDLL(None).syscall(call, 0, attributes, 0)  # where that is not permitted, slices stay as they are
 
 
+# What OpenMP's threads do while they wait. On an idle machine fewer rounds of spinning cost a step time; more of them,
+# where the machine becomes busy (tests/bench/bench_busy.py).
+WHEN_BUSY, WHEN_IDLE = {"OMP_WAIT_POLICY": "PASSIVE"}, {"GOMP_SPINCOUNT": "40000"}
 # Both are inherited by the processes that a program starts. The environment is read once, when PyTorch is loaded.
 if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"} & set(os.environ):
     if is_busy():
-        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+        os.environ.update(WHEN_BUSY)
         ask_for_short_slices()
     else:
-        os.environ["GOMP_SPINCOUNT"] = "40000"
+        os.environ.update(WHEN_IDLE)

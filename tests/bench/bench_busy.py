@@ -19,14 +19,17 @@ import time
 
 from common import REPO, parser, print_conditions, print_table
 
+UNSET = {name: value for name, value in os.environ.items() if name not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
+sys.path.insert(0, str(REPO / "tools"))
+from _init_paths import WHEN_BUSY, WHEN_IDLE  # noqa: E402
+
 BUSY = "sleep, in short slices (the tools' choice on a busy machine)"
 SETTINGS = {
     "spin (OpenMP's default)": {},
-    "sleep": {"OMP_WAIT_POLICY": "PASSIVE"},
-    BUSY: {"OMP_WAIT_POLICY": "PASSIVE"},
-    "spin shortly (the tools' choice on an idle one)": {"GOMP_SPINCOUNT": "40000"},
+    "sleep": WHEN_BUSY,
+    BUSY: WHEN_BUSY,
+    "spin shortly (the tools' choice on an idle one)": WHEN_IDLE,
 }
-UNSET = {name: value for name, value in os.environ.items() if name not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
 # The network's name in bench_model.py, and the shape of its clips.
 STEPS = {"i3d_nlnet_8x8": ("fwd_i3d_nlnet_8x8_val", (1, 3, 8, 224, 224)), "demo": ("demo", (8, 3, 4, 200, 200))}
 NEIGHBOUR = """
