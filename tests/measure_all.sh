@@ -65,7 +65,7 @@ check parity "all within their bars|[0-9]+ over their bars" \
     'python tests/check_references.py "$REFERENCES" --markdown tests/parity.md'
 check suite "[0-9]+ (passed|failed|skipped).*" "bash scripts/run_tests.sh"
 for seed in 1 2 3; do
-    check "demo$seed" "top-1 accuracy: .*" \
+    check "demo$seed" "top-1 accuracy: [0-9.]+ percent on .*videos" \
         "rm -rf data/checkpoints/figures; DEMO_NAME=figures bash scripts/run_demo.sh RNG_SEED $seed"
 done
 check released "[0-9]+ of [0-9]+ models.*" "python tests/check_released.py"

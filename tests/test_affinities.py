@@ -101,7 +101,8 @@ def test_weights_survive_both_kinds_of_file(affinity, grouped, tmp_path):
     for load, path in ((initialize_params_from_file, "w.pkl"), (load_state_dict, "w.pth")):
         other = make_network(*case, seed=2)
         load(other, tmp_path / path)
-        assert all(torch.equal(blob, model_blobs(other)[name]) for name, blob in model_blobs(model).items())
+        read = model_blobs(other)
+        assert all(torch.equal(blob, read[name]) for name, blob in model_blobs(model).items())
     layers = {name.split(".")[1] for name in model.state_dict() if name.startswith(BLOCK)}
     assert layers - {"g", "out", "bn"} == {
         "gaussian": set(), "concatenation": {"theta", "phi", "f"}}.get(case[0], {"theta", "phi"})

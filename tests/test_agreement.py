@@ -119,8 +119,9 @@ def test_only_the_root_sees_the_folder(run_both, zygote, repo, data, undisturbed
     assert "top-1 accuracy" in logs[0] and "[INFO" not in logs[1]
     assert [path for path in sorted(elsewhere.rglob("*")) if path.name != "frame_counts.txt"] == before
     # The same as one process computes from there, up to the order of sums.
+    resumed = blobs(folder, 6)
     for name, value in blobs(undisturbed, 6).items():
-        np.testing.assert_allclose(blobs(folder, 6)[name], value, rtol=1e-3, atol=1e-3 * np.abs(value).max() + 1e-6)
+        np.testing.assert_allclose(resumed[name], value, rtol=1e-3, atol=1e-3 * np.abs(value).max() + 1e-6)
 
 
 def test_a_problem_of_the_root_is_one_line(run_both, repo, data, undisturbed, tmp_path):
