@@ -70,7 +70,7 @@ for seed in 1 2 3; do
 done
 check released "[0-9]+ of [0-9]+ models.*" "python tests/check_released.py"
 check sliding "(ok|WRONG) .*" "python tests/check_sliding.py"
-check kills "job .*|[a-z_]+ +SIG.*" "python tests/kill_runs.py --kills 200 --signal SIGKILL SIGTERM"
+check kills "job .*|[a-z_]+ +SIG.*" "python tests/kill_runs.py --kills 200 --signal SIGKILL SIGTERM SIGHUP"
 check pickles "area +.*|(pickles|records) +[0-9].*" "python tests/fuzz.py pickles records --count 200000 --seed 7"
 check videos "area +.*|videos +[0-9].*" "python tests/fuzz.py videos --count 2000 --seed 7"
 check unusual "area +.*|unusual +[0-9].*" "python tests/fuzz.py unusual --count 5000 --seed 7"
