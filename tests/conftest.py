@@ -5,7 +5,6 @@ import logging
 import os
 import pickle
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -21,24 +20,19 @@ if os.environ.get("NLNET_DEVICE") != "cuda":  # see tests/gpu
 import legacy_run
 import pytest
 import tiny_job
-from zygote import Zygote
+from zygote import Zygote, heed_signals
 
 from models.precision import leave_out_amx
 from utils import cli
 
 leave_out_amx()  # before any test has computed anything
+heed_signals()
 
 REPO = Path(__file__).resolve().parent.parent
 # The files that take longest. They come first, so that none is left for one core at the end (see scripts/run_tests.sh).
 LONG = ["processes", "commands", "bench", "features", "fuzz", "machines", "long_runs", "every_affinity", "mistakes",
         "visualize", "make_motion_videos", "export_model", "walkthrough", "models", "downscale", "tensorboard_events",
         "affinities", "agreement", "test_tool", "training_step", "inference", "kinetics_lists", "slurm"]
-
-
-# A suite in the background, or under nohup, ignores these signals; the programs that tests start must not.
-for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, lambda *_: None)):
-    if signal.getsignal(number) is signal.SIG_IGN:
-        signal.signal(number, handler)
 
 
 def pytest_collection_modifyitems(items):

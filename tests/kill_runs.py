@@ -32,7 +32,7 @@ sys.path[:0] = [str(REPO / folder) for folder in ("lib", "tests/helpers", "tests
 
 import tiny_job  # noqa: E402
 from video_files import moving_square, read_items, write_video  # noqa: E402
-from zygote import Zygote  # noqa: E402
+from zygote import Zygote, heed_signals  # noqa: E402
 
 from formats.caffe2_pickle import dump, load  # noqa: E402
 from utils import cli  # noqa: E402
@@ -439,6 +439,7 @@ def main():
     if "downscale" in chosen and shutil.which("ffmpeg") is None:
         print("skipping downscale: ffmpeg is not on the path")
         chosen.remove("downscale")
+    heed_signals()
     print(f"{'job':>10}{'signal':>9}{'kills tried':>13}{'hit a running job':>19}{'survived':>10}{'took s':>8}",
           flush=True)
     failed = False

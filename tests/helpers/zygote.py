@@ -24,6 +24,14 @@ REPO = Path(__file__).resolve().parents[2]
 FOR_SEVERAL_PROCESSES = ["torch._dynamo"]
 
 
+def heed_signals():
+    """Let the programs that this one starts heed SIGINT and SIGHUP, which one in the background or under nohup ignores.
+    """
+    for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, lambda *_: None)):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, handler)
+
+
 class Run:
     """A forked tool: its pid, and its exit status once it has ended (negative: the signal that killed it)."""
 
