@@ -164,7 +164,7 @@ WEIGHTS = {
     "checkpoints/run_i3d_baseline_400k/checkpoints/c2_model_iter400000.pkl": "MODEL.VIDEO_ARC_CHOICE 2",
     "checkpoints/run_i3d_baseline_400k_32f/checkpoints/c2_model_iter400000.pkl":
         "MODEL.VIDEO_ARC_CHOICE 2 MODEL.MODEL_NAME resnet_video_org",
-    "checkpoints/run_demo/checkpoints/c2_model_iter320.pkl": "MODEL.VIDEO_ARC_CHOICE 1",
+    "checkpoints/run_demo/checkpoints/c2_model_iter240.pkl": "MODEL.VIDEO_ARC_CHOICE 1",
 }
 VIEW = "TRAIN.VIDEO_LENGTH 2 TRAIN.SAMPLE_RATE 1 TEST.SCALE 200 TEST.BATCH_SIZE 6 TRAIN.BATCH_SIZE 2 NUM_GPUS 1"
 
