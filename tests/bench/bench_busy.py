@@ -19,6 +19,7 @@ import time
 
 from common import REPO, parser, print_conditions, print_table
 
+# Before the import of _init_paths, which sets them for this process.
 UNSET = {name: value for name, value in os.environ.items() if name not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
 sys.path.insert(0, str(REPO / "tools"))
 from _init_paths import WHEN_BUSY, WHEN_IDLE  # noqa: E402
