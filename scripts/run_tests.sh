@@ -4,6 +4,11 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 bash scripts/setup_env.sh requirements-dev.txt
+# The type checker needs one core: meanwhile, the other one compiles the tests.
+.venv/bin/python -m pytest --collect-only >/dev/null &
 .venv/bin/python -m ruff check .
 .venv/bin/python -m mypy
-exec .venv/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder "$@"
+wait
+# One more than there are cores, as tests also wait for what they have started.
+workers=$(($(nproc) + 1))
+exec .venv/bin/python -m pytest --numprocesses $((workers < 4 ? workers : 4)) --dist loadfile --no-loadscope-reorder "$@"

@@ -20,12 +20,11 @@ if os.environ.get("NLNET_DEVICE") != "cuda":  # see tests/gpu
 import legacy_run
 import pytest
 import tiny_job
+from forking_python import forking_python
 from zygote import Zygote, heed_signals
 
-from models.precision import leave_out_amx
 from utils import cli
 
-leave_out_amx()  # before any test has computed anything
 heed_signals()
 
 REPO = Path(__file__).resolve().parent.parent
@@ -38,6 +37,13 @@ LONG = ["processes", "commands", "bench", "features", "fuzz", "machines", "long_
 def pytest_collection_modifyitems(items):
     place = {f"test_{name}.py": number for number, name in enumerate(LONG)}
     items.sort(key=lambda item: place.get(item.path.name, len(LONG)))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def as_the_tools_compute():
+    from models.precision import leave_out_amx  # here, as the process that starts the others does not need PyTorch
+
+    leave_out_amx()  # before any test has computed anything
 
 
 @pytest.fixture(scope="session")
@@ -116,6 +122,13 @@ def zygote():
 
 
 @pytest.fixture(scope="session")
+def python(zygote, tmp_path_factory):
+    """A stand-in for Python that starts scripts as real processes without paying for their imports: its path."""
+    with forking_python(zygote, tmp_path_factory.mktemp("bin")) as stand_in:
+        yield stand_in
+
+
+@pytest.fixture(scope="session")
 def data(tmp_path_factory):
     """Folder with the data of tiny_job."""
     folder = tmp_path_factory.mktemp("tiny")
@@ -132,6 +145,16 @@ def undisturbed(zygote, data, once):
         return folder
 
     return once("undisturbed", make)
+
+
+@pytest.fixture
+def no_compiler(tmp_path, monkeypatch):
+    """torch.compile finds no C++ compiler, and nothing that was compiled before."""
+    from torch._inductor import config  # takes seconds
+
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    with config.patch({"cpp.cxx": (str(tmp_path / "no-compiler"),)}):
+        yield
 
 
 @pytest.fixture

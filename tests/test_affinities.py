@@ -29,7 +29,7 @@ CASES = {f"{affinity}-{reach}{'-grouped' * grouped}": (affinity, reach, grouped)
          if not grouped or reach == "spacetime"}
 # Each affinity, and each span: where one does not ask for the other. NLNET_ALL_KINDS=1 takes all of their pairs.
 FEW = {name: case for name, case in CASES.items()
-       if os.environ.get("NLNET_ALL_KINDS") or case[0] == "concatenation" or case[1] == "spacetime"}
+       if os.environ.get("NLNET_ALL_KINDS") or case[0] == "concatenation" or case[1:] == ("spacetime", False)}
 BLOCK = "nonlocal_conv3_0"
 
 

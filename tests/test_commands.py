@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import reference_recipe as recipe
 from command_rules import NETWORK, PARSED, RUN, TAKEN
-from forking_python import forking_python
 from page_commands import Command, blocks_of, section_commands
 from recipe_blobs import values
 from test_docs import PAGES, REPO
@@ -228,7 +227,7 @@ def adapted(command, rule, places):
 
 
 @pytest.mark.parametrize("page", sorted({command.page for command in COMMANDS if rule_of(command) in RUN}))
-def test_the_commands_of_a_page_run(page, checkout, data, zygote, tmp_path):
+def test_the_commands_of_a_page_run(page, checkout, data, python, tmp_path):
     """In order, as one program of bash, with the stand-in for Python; what stands on several pages, once."""
     if page == "DATASET.md" and not shutil.which("ffmpeg"):
         pytest.skip("no ffmpeg here")
@@ -244,10 +243,9 @@ def test_the_commands_of_a_page_run(page, checkout, data, zygote, tmp_path):
         lines += [f"cd {shlex.quote(str(folder))}", "set -x",
                   f"{adapted(command, rule_of(command), places)} || echo {number} >>{shlex.quote(str(failures))}",
                   "{ set +x; } 2>/dev/null"]
-    with forking_python(zygote, tmp_path) as python:
-        environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHON": str(python), "OMP_NUM_THREADS": "1"}
-        run = subprocess.run(["bash", "-c", "\n".join(lines)], capture_output=True, text=True, timeout=600,
-                             env=os.environ | environment)
+    environment = {"PATH": f"{python.parent}:{os.environ['PATH']}", "PYTHON": str(python), "OMP_NUM_THREADS": "1"}
+    run = subprocess.run(["bash", "-c", "\n".join(lines)], capture_output=True, text=True, timeout=600,
+                         env=os.environ | environment)
     failed = failures.read_text().split() if failures.exists() else []
     assert [commands[int(number)].text for number in failed] == [], f"{run.stderr[-8000:]}\n{run.stdout[-8000:]}"
     assert run.returncode == 0, run.stderr[-8000:]

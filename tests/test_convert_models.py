@@ -141,9 +141,9 @@ def test_wrong_files_are_one_line(convert, tmp_path, script):
 
 
 @pytest.mark.parametrize("script", ["modify_caffe2_ftvideo.py", "modify_blob_rm.py"])
-def test_the_scripts_run_from_any_folder(repo, tmp_path, script):
+def test_the_scripts_run_from_any_folder(repo, tmp_path, python, script):
     dump(blobs(), tmp_path / "in.pkl")
-    command = [sys.executable, repo / "process_data/convert_models" / script, "in.pkl", "out.pkl"]
+    command = [python, repo / "process_data/convert_models" / script, "in.pkl", "out.pkl"]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert "conv1_w" in load(tmp_path / "out.pkl")

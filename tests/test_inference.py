@@ -7,7 +7,6 @@ import reference_recipe as recipe
 import torch
 from test_models import clips, tiny, tiny_cfg
 from torch import nn
-from torch._inductor import config as inductor
 
 from models.compilation import Compiled, is_worth_compiling
 from models.convolution import Conv3d
@@ -125,11 +124,9 @@ class Small(nn.Module):
         return torch.relu(x * 2)
 
 
-def test_without_a_compiler_the_network_runs_as_it_is(monkeypatch, caplog, tmp_path):
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+def test_without_a_compiler_the_network_runs_as_it_is(no_compiler, caplog):
     x = torch.randn(3, 5)
-    without = inductor.patch({"cpp.cxx": (str(tmp_path / "no-compiler"),)})
-    with without, caplog.at_level(logging.INFO), torch.inference_mode():
+    with caplog.at_level(logging.INFO), torch.inference_mode():
         network = Compiled(Small(), constant=True)
         assert torch.equal(network(x), torch.relu(x * 2))
         assert torch.equal(network(x), torch.relu(x * 2))

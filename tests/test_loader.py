@@ -4,7 +4,6 @@ import os
 import signal
 import struct
 import subprocess
-import sys
 import threading
 import time
 import zlib
@@ -314,11 +313,11 @@ with loader:
 
 @pytest.mark.parametrize("end", ["ctrl-c", "error"])
 @pytest.mark.parametrize("loader", ["train", "test"])
-def test_the_process_ends(repo, videos, tmp_path, loader, end):
+def test_the_process_ends(repo, videos, tmp_path, python, loader, end):
     for split in ("train", "test"):
         write_list(tmp_path / f"{split}.txt", videos, range(8))
-    program = PROGRAM.format(lib=repo / "lib", folder=tmp_path)
-    process = subprocess.Popen([sys.executable, "-c", program, loader, end], stdout=-1, stderr=-1, text=True)
+    (tmp_path / "program.py").write_text(PROGRAM.format(lib=repo / "lib", folder=tmp_path))
+    process = subprocess.Popen([python, tmp_path / "program.py", loader, end], stdout=-1, stderr=-1, text=True)
     try:
         assert process.stdout.readline() == "running\n"
         if end == "ctrl-c":

@@ -993,12 +993,12 @@ def test_a_mistake_of_the_programs_own_keeps_its_traceback(run, monkeypatch):
 
 @pytest.mark.parametrize("name", ["weights: a command", "data: label -1", "options: an equals sign",
                                   "preparation: gen: unknown class"])
-def test_the_same_from_a_process(name, filled_in, tmp_path, job):
+def test_the_same_from_a_process(name, filled_in, tmp_path, job, python):
     table, row = name.split(": ", 1)
     typed, message, files = TABLES[table][row]
     make_files(tmp_path, files, filled_in, job)
     tool, *words = shlex.split(filled_in(typed))
-    process = subprocess.run([sys.executable, TOOLS[tool], *words], capture_output=True, text=True, cwd=tmp_path)
+    process = subprocess.run([python, TOOLS[tool], *words], capture_output=True, text=True, cwd=tmp_path)
     assert (process.returncode, process.stderr) == (1, f"error: {filled_in(message)}\n")
 
 
@@ -1032,9 +1032,9 @@ WEIGHTS_MISSING = "../data/pretrained_model/r50_pretrain_c2_model_iter450450_cle
       "process_data/kinetics/shuffle_list_rep.py (see DATASET.md)",
       f"error: cannot read the list vallist.txt: No such file or directory{MAKE_IT}"]),
 ])
-def test_scripts(script, status, messages, installed):
+def test_scripts(script, status, messages, installed, python):
     process = subprocess.run(["bash", *script.split()], cwd=installed, capture_output=True, text=True,
-                             env=os.environ | {"PYTHON": sys.executable, "CUDA_VISIBLE_DEVICES": ""})
+                             env=os.environ | {"PYTHON": str(python), "CUDA_VISIBLE_DEVICES": ""})
     said = (process.stdout + process.stderr).splitlines()
     assert [line for line in said if line.startswith("error: ")] == messages
     assert process.returncode == status

@@ -9,7 +9,6 @@ import time
 
 import pytest
 import tiny_job
-from forking_python import forking_python
 from zygote import FOR_SEVERAL_PROCESSES
 
 from formats.caffe2_pickle import load
@@ -34,7 +33,7 @@ esac
 
 
 @pytest.fixture
-def submit(repo, tmp_path, zygote):
+def submit(repo, tmp_path, zygote, python):
     """A function that runs the script as a job: -> its Popen, and the file of its output."""
     for name, text in (("srun", SRUN), ("scontrol", SCONTROL)):
         path = tmp_path / "bin" / name
@@ -61,8 +60,7 @@ def submit(repo, tmp_path, zygote):
                     "SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1",
                     "GLOO_SOCKET_IFNAME": "lo"}), log
 
-    with forking_python(zygote, tmp_path) as python:
-        yield run
+    return run
 
 
 def test_a_job_whose_time_is_over_is_queued_again(submit, repo, data, tmp_path):

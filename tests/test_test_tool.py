@@ -252,9 +252,9 @@ def test_without_truth_no_report(test):
     assert len(results) == 2
 
 
-def test_folded_for_long_clips_the_scores_stay_the_same(test, job, tmp_path):
+def test_folded_for_long_clips_the_scores_stay_the_same(test, job, tmp_path, python):
     converted = legacy_run.run_python(
-        "process_data/convert_models/modify_caffe2_ftvideo.py", job.weights, tmp_path / "affine.pkl")
+        "process_data/convert_models/modify_caffe2_ftvideo.py", job.weights, tmp_path / "affine.pkl", python=python)
     assert converted.returncode == 0, converted.stderr
     _, expected = test(TEST__NUM_TEST_CLIPS=1)
     # The classifier is dropped on purpose: bring it back, to have something to compare.

@@ -231,8 +231,9 @@ def test_a_nan_loss_ends_the_run(job, tmp_path, call_tool):
     assert checkpoint.read_bytes() == before
 
 
-def test_fine_tuning_starts_from_the_output_of_modify_blob_rm(job, tmp_path, call_tool):
-    converted = legacy_run.run_python("process_data/convert_models/modify_blob_rm.py", job.weights, tmp_path / "ft.pkl")
+def test_fine_tuning_starts_from_the_output_of_modify_blob_rm(job, tmp_path, call_tool, python):
+    converted = legacy_run.run_python(
+        "process_data/convert_models/modify_blob_rm.py", job.weights, tmp_path / "ft.pkl", python=python)
     assert converted.returncode == 0, converted.stderr
     status, output, errors = call_tool(train_net_video, *legacy_run.words(
         job.data, tmp_path, TRAIN__PARAMS_FILE=tmp_path / "ft.pkl", MODEL__NUM_CLASSES=7, SOLVER__MAX_ITER=1,

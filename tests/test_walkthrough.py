@@ -8,7 +8,6 @@ import subprocess
 import numpy as np
 import pytest
 import reference_recipe as recipe
-from forking_python import forking_python
 from page_commands import section_commands
 from video_files import moving_square, write_video
 
@@ -63,16 +62,14 @@ def adapted(command, folder):
     return command
 
 
-def test_every_command_works_in_order(commands, checkout, tmp_path, zygote):
+def test_every_command_works_in_order(commands, checkout, tmp_path, python):
     done = [command for command in commands if "setup_env.sh" not in command and "activate" not in command]
     assert len(commands) - len(done) == 2
     program = "\n".join(["set -eu", *(adapted(command, tmp_path) for command in done)])
     # The walk-through's `python` is that of the activated environment.
-    (tmp_path / "bin").mkdir()
-    with forking_python(zygote, tmp_path / "bin") as python:
-        environment = {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "PYTHON": str(python)}
-        run = subprocess.run(["bash", "-c", program], cwd=checkout, capture_output=True, text=True, timeout=300,
-                             env=os.environ | environment)
+    environment = {"PATH": f"{python.parent}:{os.environ['PATH']}", "PYTHON": str(python)}
+    run = subprocess.run(["bash", "-c", program], cwd=checkout, capture_output=True, text=True, timeout=300,
+                         env=os.environ | environment)
     assert run.returncode == 0, run.stdout[-3000:] + run.stderr
 
     data, runs = checkout / "data/mine", checkout / "data/checkpoints"

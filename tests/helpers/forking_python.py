@@ -3,8 +3,8 @@
     with forking_python(zygote, folder) as python:
         subprocess.run([python, script, ...])
 
-The script runs with the words, environment, folder and output of the stand-in, which passes SIGTERM on to it and ends
-with its status.
+The script runs with the words, environment, folder and output of the stand-in, which passes SIGTERM and SIGINT on to it
+and ends with its status.
 """
 
 import contextlib
@@ -23,7 +23,8 @@ with socket.socket(socket.AF_UNIX) as there:
     request = dict(words=sys.argv[1:], environment=dict(os.environ), folder=os.getcwd(), pid=os.getpid())
     there.sendall(json.dumps(request).encode() + b"\\n")
     pid = int(answers.readline())
-    signal.signal(signal.SIGTERM, lambda *_: os.kill(pid, signal.SIGTERM))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda number, _: os.kill(pid, number))
     sys.exit(int(answers.readline()))
 """
 PRELUDE = "import os; os.environ.clear(); os.environ.update({environment!r}); os.chdir({folder!r})"

@@ -36,9 +36,9 @@ def words(*data_and_checkpoints, **options):
     return ["--config_file", str(YAML), *(str(word) for pair in given.items() for word in pair)]
 
 
-def run_python(script, *arguments, cwd="/", **environment):
+def run_python(script, *arguments, python=sys.executable, cwd="/", **environment):
     """Run a script of the repository from any folder, as a user does."""
-    command = [sys.executable, str(REPO / script), *map(str, arguments)]
+    command = [str(python), str(REPO / script), *map(str, arguments)]
     return subprocess.run(command, cwd=cwd, env=os.environ | environment, capture_output=True, text=True, timeout=300)
 
 
