@@ -1,6 +1,7 @@
 """Shared fixtures: the repository, the full reference numbers if available, and small jobs that many tests use."""
 
 import fcntl
+import gc
 import logging
 import os
 import pickle
@@ -37,6 +38,10 @@ LONG = ["processes", "commands", "bench", "features", "fuzz", "machines", "long_
 def pytest_collection_modifyitems(items):
     place = {f"test_{name}.py": number for number, name in enumerate(LONG)}
     items.sort(key=lambda item: place.get(item.path.name, len(LONG)))
+
+
+def pytest_collection_finish():
+    gc.freeze()  # what is imported stays: no need to search it for garbage again and again
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -8,6 +8,7 @@ standard output and error go to the log file. A prelude is Python code that the 
 example to inject a fault. The processes that a launcher starts (`children` at most) are forks as well.
 """
 
+import gc
 import importlib
 import json
 import os
@@ -132,6 +133,7 @@ def main():
     for line in sys.stdin:
         request = json.loads(line)
         if "argv" in request:
+            gc.freeze()  # a fork that searched all of this for garbage would copy it
             answer = fork_tool(**request)
         elif "import" in request:
             answer = [importlib.import_module(name).__name__ for name in request["import"]]
