@@ -46,9 +46,11 @@ def pytest_collection_finish():
 
 @pytest.fixture(scope="session", autouse=True)
 def as_the_tools_compute():
-    from models.precision import leave_out_amx  # here, as the process that starts the others does not need PyTorch
+    from engine.malloc import keep_freed_memory  # here, as the process that starts the others does not need PyTorch
+    from models.precision import leave_out_amx
 
     leave_out_amx()  # before any test has computed anything
+    keep_freed_memory()
 
 
 @pytest.fixture(scope="session")
