@@ -64,7 +64,7 @@ def test_a_benchmark_without_videos_says_so(run, tmp_path):
 
 def test_loader_survives_a_short_soak(run):
     """With good, damaged and bad videos, memory stays flat, nothing is left over, and all counts are right."""
-    status, printed, errors = run("soak_loader", "--minutes", "0.1")
+    status, printed, errors = run("soak_loader", "--minutes", "0.06")
     assert status == 0, errors
     assert re.search(r"[0-9,]+ clips: memory flat at \d+ MB, nothing left over, all counts right", printed)
     rows = re.findall(r"^[\d.]+ +\d+ +(\d+) +[\d.]+$", printed, re.MULTILINE)  # fewer beside other processes

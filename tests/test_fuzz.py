@@ -23,7 +23,7 @@ def run(zygote, tmp_path):
 
 
 @pytest.mark.parametrize(("area", "count"), [
-    ("pickles", 1000), ("records", 4000), ("yaml", 100), ("lists", 500), ("scores", 100), ("videos", 30),
+    ("pickles", 1000), ("records", 4000), ("yaml", 100), ("lists", 500), ("scores", 100), ("videos", 20),
     ("unusual", 15),
 ])
 def test_hostile_inputs_are_read_correctly_or_refused(run, area, count):
@@ -135,7 +135,6 @@ def test_crashes_and_uninterruptible_hangs_are_counted(tmp_path):
 
 
 def test_killed_jobs_survive(run):
-    _, *rows = run("tests/kill_runs.py", "--kills", "2", "--job", "lmdb", "convert", "--seed", "1")
-    assert [row[:2] for row in rows] == [[job, number] for job in ("lmdb", "convert")
-                                         for number in ("SIGKILL", "SIGTERM")]
+    _, *rows = run("tests/kill_runs.py", "--kills", "1", "--job", "lmdb", "--seed", "1")
+    assert [row[:2] for row in rows] == [["lmdb", number] for number in ("SIGKILL", "SIGTERM")]
     assert all(row[2] == row[4] == "1" for row in rows)
