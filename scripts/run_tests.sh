@@ -6,6 +6,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 bash scripts/setup_env.sh requirements-dev.txt
 # The type checker needs one core: meanwhile, the other one compiles the tests.
 .venv/bin/python -m pytest --collect-only >/dev/null &
+trap 'kill $! 2>/dev/null' EXIT
 .venv/bin/python -m ruff check .
 .venv/bin/python -m mypy
 wait

@@ -43,7 +43,7 @@ print(torch.cuda.get_device_name() if torch.cuda.is_available() else 'no GPU')
 subprocess.run(['sh', '-c', 'nvidia-smi; nproc'])"
 if [ "$small" = --small ]; then
     step 200 tests "${tests[@]}" -k "operations and float32 or layouts"
-    step 120 inference "${table[@]}" --what inference --repetitions 1 --build "+ flat convolutions"
+    step 120 table "${table[@]}" --repetitions 1 --build "+ flat convolutions"
 else
     step 100 training "${table[@]}" --what training "${eager[@]}"
     step 200 tests "${tests[@]}"
