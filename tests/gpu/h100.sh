@@ -43,7 +43,8 @@ print(torch.cuda.get_device_name() if torch.cuda.is_available() else 'no GPU')
 subprocess.run(['sh', '-c', 'nvidia-smi; nproc'])"
 if [ "$small" = --small ]; then
     step 200 tests "${tests[@]}" -k "operations and float32 or layouts"
-    step 120 table "${table[@]}" --repetitions 1 --build "+ flat convolutions"
+    step 100 inference "${table[@]}" --what inference --repetitions 1 --build "+ flat convolutions"
+    step 100 training "${table[@]}" --what training --repetitions 1 --build plain
 else
     step 100 training "${table[@]}" --what training "${eager[@]}"
     step 200 tests "${tests[@]}"
