@@ -31,6 +31,7 @@ REPO = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(REPO / folder) for folder in ("lib", "tests/helpers", "tests/fuzz")]
 
 import tiny_job  # noqa: E402
+from process_status import catches, status_of  # noqa: E402
 from video_files import moving_square, read_items, write_video  # noqa: E402
 from zygote import Zygote, heed_signals  # noqa: E402
 
@@ -414,12 +415,9 @@ def send(job, run, number, out, log, before, rng):
         return Moment(True, complete=False)
     run.kill(signal.SIGSTOP)  # so that what is found is what the signal finds
     try:
-        with open(f"/proc/{run.pid}/status") as lines:
-            facts = dict(line.split(":", 1) for line in lines)
-        if facts["State"].split()[0] == "Z":
+        if status_of(run.pid)["State"].split()[0] == "Z":
             return None
-        caught = bool(int(facts["SigCgt"], 16) >> (number - 1) & 1)
-        return Moment(caught, job.is_complete(out, written_since(log, before)))
+        return Moment(catches(run.pid, number), job.is_complete(out, written_since(log, before)))
     except FileNotFoundError:
         return None
     finally:

@@ -7,6 +7,7 @@ import sys
 import time
 
 import pytest
+from process_status import catches
 
 from utils.stopping import EXIT_INTERRUPTED
 
@@ -210,12 +211,6 @@ cli.run(main)
 
 
 # ---------------------------------------------------------------------------------------------------- from the start
-
-
-def catches(pid, number):
-    with open(f"/proc/{pid}/status") as status:
-        caught = next(line for line in status if line.startswith("SigCgt:")).split()[1]
-    return bool(int(caught, 16) >> (number - 1) & 1)
 
 
 @pytest.mark.parametrize("tool", TOOLS)
