@@ -135,7 +135,7 @@ def random_signal(number, times, folder, seed):
     return disturb
 
 
-# Of one clip an iteration. A killed run may have made no progress; the others suffice for this many kills.
+# Of one clip an iteration. Some killed runs make no progress and some make several: two for each kill are enough.
 LAST = 3 + 2 * KILLS
 INTERRUPTED = {"CHECKPOINT__CHECKPOINT_PERIOD": 1, "SOLVER__MAX_ITER": LAST,
                "SOLVER__STEP_SIZES": f"[2,2,{LAST}]", "NUM_GPUS": 1, "TRAIN__BATCH_SIZE": 1}
